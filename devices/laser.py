@@ -1,0 +1,112 @@
+"""The lasers: a preset is selected, each line has its power, and no line shines outside its bounds.
+
+Knows lines and powers; when there is light, `light` decides.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ophyd import Component as Cpt
+from ophyd import Kind
+from ophyd.device import create_device_from_components
+
+from devices.configuration import LaserSettings, LineSettings
+from devices.core import Connection
+from devices.light import PERCENT, Light
+from devices.signals import CoreSignal
+from gently_bluesky.errors import PresetError
+
+
+class Laser(Light):
+    """The lasers: a preset is selected, each line has its power.
+
+    Parameters
+    ----------
+    connection
+        To the core.
+    settings
+        Presets, lines and their bounds. Make one with `make_laser`, which gives it a signal
+        `power_<line>_percent` for each line.
+    """
+
+    def __init__(self, *, name: str, connection: Connection, settings: LaserSettings, **kwargs: Any) -> None:
+        self.settings = settings
+        super().__init__(
+            name=name,
+            connection=connection,
+            group=settings.group,
+            off=settings.off,
+            presets=tuple(settings.presets),
+            selected=settings.selected,
+            timeout_s=settings.timeout_s,
+            **kwargs,
+        )
+
+    @property
+    def powers(self) -> Mapping[str, CoreSignal]:
+        """The signal of each line's power in percent, by the name of the line."""
+        return {line: getattr(self, _power_name(line)) for line in self.settings.lines}
+
+    def check_before(self, preset: str) -> None:
+        """Refuse to shine while a line of the preset stands outside its bounds.
+
+        Raises
+        ------
+        PresetError
+            Somebody else set it there; the message names line and bounds.
+        """
+        for line in self.settings.presets[preset]:
+            bounds = self.settings.lines[line]
+            power = self.powers[line].get()
+            # Controllers round: a power at its bound reads back a hair beside it.
+            if not bounds.min - 0.005 <= power <= bounds.max + 0.005:
+                raise PresetError(
+                    f"{self.name}: preset {preset!r} would light {line} nm at {power:g} percent, allowed are "
+                    f"{bounds.min:g} to {bounds.max:g}; set {self.powers[line].name} first"
+                )
+
+
+def make_laser(*, name: str, connection: Connection, settings: LaserSettings) -> Laser:
+    """Make the lasers of an instrument.
+
+    Parameters
+    ----------
+    name
+        Of the device.
+    connection
+        To the core.
+    settings
+        Presets, lines and their bounds.
+
+    Returns
+    -------
+    Laser
+        With a signal `power_<line>_percent` for each line.
+    """
+    powers = {_power_name(line): _power(bounds) for line, bounds in settings.lines.items()}
+    of_instrument = create_device_from_components("Laser", base_class=Laser, **powers)
+    laser: Laser = of_instrument(name=name, connection=connection, settings=settings)
+    return laser
+
+
+def _power_name(line: str) -> str:
+    return f"power_{line}_percent"
+
+
+def _power(line: LineSettings) -> Cpt:
+    def read(laser: Laser) -> float:
+        return float(laser.connection.core.getProperty(line.label, line.property)) / line.units_per_percent
+
+    def write(laser: Laser, percent: float) -> None:
+        laser.connection.core.setProperty(line.label, line.property, f"{percent * line.units_per_percent:.6g}")
+
+    return Cpt(
+        CoreSignal,
+        source=f"mmcore:{line.label}.{line.property}",
+        read=read,
+        write=write,
+        units=PERCENT,
+        precision=2,
+        limits=(line.min, line.max),
+        kind=Kind.normal,
+    )

@@ -1,0 +1,1 @@
+"""Hardware that is not there: a core, stages, a scanner's state machine, cameras and what they see."""

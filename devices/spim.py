@@ -1,0 +1,309 @@
+"""The detector that plans name: one hardware-timed volume in one or both views for each trigger.
+
+Knows the order of things: room first, then light, then frames, then dark, then sealed. What it is told it
+says in every event; what cannot change it says once. Frames pass through and are never kept.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from ophyd import Component as Cpt
+from ophyd import Kind
+from ophyd.device import create_device_from_components
+
+from devices.camera import check_roi
+from devices.cleanup import clean_up_after
+from devices.configuration import Configuration, SpimSettings
+from devices.core import Connection
+from devices.exposing import ExposingDevice
+from devices.laser import Laser
+from devices.outlet import PIXELS
+from devices.scan import ScanProgram
+from devices.sequence import take_frames
+from devices.signals import CoreSignal, Derived, Setting
+from devices.stage import LinearAxis, XYStage
+from devices.view import Arm, View
+from gently_bluesky.errors import AcquisitionError
+from gently_bluesky.protocols import Sink, VolumeMetadata
+
+TIMING = {
+    "delay_before_scan_ms": "SPIMDelayBeforeScan(ms)",
+    "scan_duration_ms": "SPIMScanDuration(ms)",
+    "delay_before_laser_ms": "SPIMDelayBeforeLaser(ms)",
+    "laser_duration_ms": "SPIMLaserDuration(ms)",
+    "delay_before_camera_ms": "SPIMDelayBeforeCamera(ms)",
+    "camera_duration_ms": "SPIMCameraDuration(ms)",
+}
+"""Signals of the timing, and the properties of the scanner that they become."""
+LONGEST_MS = 10000.0
+MOST_SLICES = 10000
+
+
+def _timing(name: str) -> Cpt:
+    return Cpt(
+        Setting,
+        initial=lambda spim: getattr(spim.settings.timing, name),
+        units="ms",
+        precision=3,
+        limits=(0.0, LONGEST_MS),
+    )
+
+
+def _check_roi(spim: "Spim", value: Any) -> None:
+    for arm in spim.arms.values():
+        width, height = (size // arm.camera.binning for size in arm.camera.sensor_px)
+        check_roi(f"{spim.name} ({arm.camera.label})", value, (width, height))
+
+
+class Spim(ExposingDevice):
+    """A dual-view light-sheet microscope as one detector. Make it with `make_spim`.
+
+    Parameters
+    ----------
+    connection
+        To the core.
+    configuration
+        Of the instrument.
+    laser
+        Lit for each volume.
+    xy_stage, z_stage
+        Asked where the sample is at each volume.
+    sink
+        Stores the frames as they come; None: volumes travel in the event.
+
+    Notes
+    -----
+    Volumes read as `<name>_a` and `<name>_b`, (z, y, x), uint16 counts. Which of them there are is `views`;
+    this, `num_slices` and `roi` decide the geometry, and a plan that changes them uses another stream.
+    """
+
+    views = Cpt(
+        Setting,
+        initial=lambda spim: spim.settings.views,
+        dtype_numpy="<U",
+        choices=("A", "B", "AB"),
+        after=lambda spim: spim.arrange(),
+    )
+    num_slices = Cpt(
+        Setting,
+        initial=lambda spim: spim.settings.num_slices,
+        dtype_numpy="<i8",
+        limits=(1, MOST_SLICES),
+        convert=int,
+    )
+    z_step_um = Cpt(
+        Setting, initial=lambda spim: spim.settings.z_step_um, units="um", precision=3, limits=(0.001, 1000.0)
+    )
+    exposure_ms = Cpt(
+        Setting,
+        initial=lambda spim: spim.settings.exposure_ms,
+        units="ms",
+        precision=3,
+        limits=(0.001, LONGEST_MS),
+    )
+    roi = Cpt(
+        Setting,
+        initial=lambda spim: list(spim.arms["A"].camera.roi),
+        dtype_numpy="<i8",
+        shape=(4,),
+        units="pixel",
+        check=_check_roi,
+        convert=lambda value: [int(each) for each in value],
+    )
+    sheet_width_deg = Cpt(
+        Setting,
+        initial=lambda spim: spim.settings.sheet_width_deg,
+        units="deg",
+        precision=4,
+        limits=(0.0, 10.0),
+    )
+    sheet_offset_deg = Cpt(
+        Setting,
+        initial=lambda spim: spim.settings.sheet_offset_deg,
+        units="deg",
+        precision=4,
+        limits=(-5.0, 5.0),
+    )
+    delay_before_scan_ms = _timing("delay_before_scan_ms")
+    scan_duration_ms = _timing("scan_duration_ms")
+    delay_before_laser_ms = _timing("delay_before_laser_ms")
+    laser_duration_ms = _timing("laser_duration_ms")
+    delay_before_camera_ms = _timing("delay_before_camera_ms")
+    camera_duration_ms = _timing("camera_duration_ms")
+    laser_preset = Cpt(
+        Derived,
+        read=lambda spim: spim.light.preset.get(),
+        dtype_numpy="<U",
+        choices=lambda spim: spim.light.presets,
+    )
+    trigger_source = Cpt(Derived, read=lambda spim: spim.trigger_by, dtype_numpy="<U", kind=Kind.config)
+    core_version = Cpt(
+        CoreSignal,
+        source="mmcore:version",
+        read=lambda spim: spim.connection.core.getVersionInfo(),
+        dtype_numpy="<U",
+        kind=Kind.config,
+    )
+    a = Cpt(View, view="A")
+    b = Cpt(View, view="B")
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        connection: Connection,
+        configuration: Configuration,
+        laser: Laser,
+        xy_stage: XYStage,
+        z_stage: LinearAxis,
+        sink: Sink | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.settings: SpimSettings = configuration.spim
+        self.trigger_by = configuration.trigger
+        self.sink = sink
+        self.arms: Mapping[str, Arm] = {
+            "A": Arm("A", configuration.camera_a, configuration.scanner_a, configuration.piezo_a),
+            "B": Arm("B", configuration.camera_b, configuration.scanner_b, configuration.piezo_b),
+        }
+        self._xy_stage = xy_stage
+        self._z_stage = z_stage
+        super().__init__(name=name, connection=connection, light=laser, **kwargs)
+        self.arrange()
+
+    def arrange(self) -> None:
+        """Let the views that are taken, and no others, appear in descriptions and readings."""
+        wanted = str(self.views.get())
+        for view in (self.a, self.b):
+            view.kind = Kind.normal if view.view in wanted else Kind.omitted
+
+    def active_views(self) -> list[View]:
+        """The views that a trigger takes, in the order in which they are scanned."""
+        return [view for view in (self.a, self.b) if view.view in str(self.views.get())]
+
+    def volume_shape(self) -> tuple[int, int, int]:
+        """Shape of the next volume of each view, (z, y, x)."""
+        _, _, width, height = self.roi.get()
+        return int(self.num_slices.get()), int(height), int(width)
+
+    def expose(self) -> None:
+        """Take one volume of each active view.
+
+        Raises
+        ------
+        AcquisitionError
+            It did not come whole; what came was given up, and the light is off.
+        PresetError, LimitError
+            It cannot be taken with these settings; nothing was exposed.
+        DiskFullError, NoOpenRunError, WriterFailedError
+            The sink cannot take it; nothing was exposed.
+        """
+        core = self.connection.core
+        views = self.active_views()
+        program = self._program(views)
+        external = self.trigger_by == "external"
+        for view in views:
+            view.set_up_camera(self.roi.get(), float(self.exposure_ms.get()), external=external)
+        self._check_same_frames(views)
+        try:
+            if external:
+                program.load(core)
+            shape, metadata = self.volume_shape(), self._metadata_of_volume()
+            takes = [view.open(shape, metadata) for view in views]
+            with self.light.lit():
+                take_frames(
+                    self.connection,
+                    takes,
+                    start=(lambda: program.run(core)) if external else (lambda: None),
+                    stopped=self.stopped,
+                    timeout_s=max(view.arm.camera.timeout_s for view in views),
+                )
+            if external:
+                program.idle(core)
+            for view in views:
+                view.seal()
+        except BaseException as error:
+            reason = f"{type(error).__name__}: {error}"
+            rest = [partial(program.idle, core)] if external else []
+            clean_up_after(error, *rest, *(partial(view.outlet.abort, reason) for view in views))
+            raise
+
+    def collect_asset_docs(self, index: int | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Give the documents that name the volumes.
+
+        Parameters
+        ----------
+        index
+            None in a step scan: the newest volume. A number in a fly scan: up to there, exclusive.
+        """
+        for view in self.active_views():
+            yield from view.outlet.asset_docs(index)
+
+    def get_index(self) -> int:
+        """How many volumes are sealed in every active view."""
+        return min(view.outlet.sealed for view in self.active_views())
+
+    def _program(self, views: list[View]) -> ScanProgram:
+        return ScanProgram(
+            sides=[view.side() for view in views],
+            slices=int(self.num_slices.get()),
+            sheet_width_deg=float(self.sheet_width_deg.get()),
+            sheet_offset_deg=float(self.sheet_offset_deg.get()),
+            timing_ms={name: float(getattr(self, signal).get()) for signal, name in TIMING.items()},
+        )
+
+    def _check_same_frames(self, views: list[View]) -> None:
+        """See that all cameras will deliver what was asked for."""
+        # They share one buffer: MMCore mixes up frames of different sizes, in silence.
+        core = self.connection.core
+        _, height, width = self.volume_shape()
+        for view in views:
+            core.setCameraDevice(view.label)
+            found = (core.getImageHeight(), core.getImageWidth(), core.getBytesPerPixel())
+            if found != (height, width, PIXELS.itemsize):
+                raise AcquisitionError(
+                    f"{view.name} ({view.label}): would deliver frames of {found[0]} x {found[1]} (y, x) with "
+                    f"{found[2]} bytes a pixel; asked for are {height} x {width} with {PIXELS.itemsize}"
+                )
+
+    def _metadata_of_volume(self) -> VolumeMetadata:
+        x, y = self._xy_stage.position
+        return {
+            "channel": str(self.light.preset.get()),
+            "exposure_ms": float(self.exposure_ms.get()),
+            "stage_position_um": (x, y, self._z_stage.position),
+        }
+
+
+def make_spim(*, name: str, laser: Laser, **kwargs: Any) -> Spim:
+    """Make the detector, with a signal `laser_power_<line>_percent` for each line of the laser.
+
+    Parameters
+    ----------
+    name
+        Of the device.
+    laser
+        Its lines are read in every event.
+    **kwargs
+        As `Spim` takes them.
+
+    Returns
+    -------
+    Spim
+        Ready for plans.
+    """
+    powers = {f"laser_power_{line}_percent": _power(line) for line in laser.powers}
+    of_instrument = create_device_from_components("Spim", base_class=Spim, **powers)
+    spim: Spim = of_instrument(name=name, laser=laser, **kwargs)
+    return spim
+
+
+def _power(line: str) -> Cpt:
+    return Cpt(
+        CoreSignal,
+        source=lambda spim: spim.light.powers[line].source_name,
+        read=lambda spim: spim.light.powers[line].get(),
+        units="percent",
+        precision=2,
+    )

@@ -1,0 +1,304 @@
+"""One light path of the diSPIM: its scan geometry, its camera, and what its last volume was.
+
+Knows the line between piezo and galvo and where the frames of this view go; when they are taken is `spim`'s.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from ophyd import Component as Cpt
+from ophyd import Device, Kind
+from ophyd.utils import LimitError
+
+from devices.camera import mean_counts, optional_property
+from devices.configuration import AxisSettings, CameraSettings, ScannerSettings
+from devices.core import Connection
+from devices.outlet import Outlet
+from devices.scan import Side
+from devices.sequence import Take
+from devices.signals import CoreSignal, Derived, Setting
+from gently_bluesky.errors import AcquisitionError, ReadingError
+from gently_bluesky.protocols import Sink, Volume, VolumeMetadata
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """The hardware of one view."""
+
+    view: str
+    """"A" or "B"."""
+    camera: CameraSettings
+    scanner: ScannerSettings
+    piezo: AxisSettings
+
+
+def _not_zero(view: Any, value: float) -> None:
+    if value == 0:
+        raise LimitError(f"{view.name}: a slope of 0 um per degree says that the galvo does not move the sheet")
+
+
+def _text(kind_of: str) -> Cpt:
+    def read(view: "View") -> str:
+        return optional_property(view, getattr(view.arm.camera, f"{kind_of}_property"))
+
+    return Cpt(
+        CoreSignal,
+        source=lambda view: f"mmcore:{view.label}.{getattr(view.arm.camera, f'{kind_of}_property')}",
+        read=read,
+        dtype_numpy="<U",
+        kind=Kind.config,
+    )
+
+
+class View(Device):  # type: ignore[misc]
+    """One view of a `Spim`.
+
+    Parameters
+    ----------
+    arm
+        Its hardware; set by the parent.
+
+    Notes
+    -----
+    Reads as `<name>` (the volume, (z, y, x), uint16 counts), `<name>_mean` (mean counts of every 8th pixel in
+    y and x of all planes, hinted), `<name>_frame_times` ((z,), seconds since the epoch), and its scan
+    geometry. The galvo follows the piezo along a line: its amplitude is the piezo's over the slope.
+    """
+
+    piezo_offset_um = Cpt(
+        Setting,
+        initial=lambda view: view.spim_settings.piezo_offset_um,
+        units="um",
+        precision=2,
+        limits=lambda view: view.arm.piezo.limits_um,
+    )
+    galvo_offset_deg = Cpt(
+        Setting,
+        initial=lambda view: view.spim_settings.galvo_offset_deg,
+        units="deg",
+        precision=4,
+        limits=lambda view: view.arm.scanner.limits_deg,
+    )
+    calibration_um_per_deg = Cpt(
+        Setting,
+        initial=lambda view: view.spim_settings.calibration_um_per_deg,
+        units="um/deg",
+        precision=2,
+        check=_not_zero,
+    )
+    piezo_amplitude_um = Cpt(Derived, read=lambda view: view.piezo_range_um, units="um", precision=3)
+    galvo_amplitude_deg = Cpt(Derived, read=lambda view: view.galvo_range_deg, units="deg", precision=5)
+    frame_times = Cpt(
+        Derived, read=lambda view: view.last_times, shape=lambda view: (view.planes,), dims=("z",), units="s"
+    )
+    mean = Cpt(Derived, read=lambda view: view.last_mean, units="counts", precision=1, kind=Kind.hinted)
+    camera_label = Cpt(Derived, read=lambda view: view.label, dtype_numpy="<U", kind=Kind.config)
+    piezo_label = Cpt(Derived, read=lambda view: view.arm.piezo.label, dtype_numpy="<U", kind=Kind.config)
+    scanner_label = Cpt(Derived, read=lambda view: view.arm.scanner.label, dtype_numpy="<U", kind=Kind.config)
+    sensor_px = Cpt(
+        Derived,
+        read=lambda view: list(view.arm.camera.sensor_px),
+        dtype_numpy="<i8",
+        shape=(2,),
+        units="pixel",
+        kind=Kind.config,
+    )
+    pixel_size_um = Cpt(Derived, read=lambda view: view.pixel_um, units="um", kind=Kind.config)
+    binning = Cpt(Derived, read=lambda view: view.arm.camera.binning, dtype_numpy="<i8", kind=Kind.config)
+    adapter = Cpt(
+        CoreSignal,
+        source=lambda view: f"mmcore:{view.label}",
+        read=lambda view: view.read_adapter(),
+        dtype_numpy="<U",
+        kind=Kind.config,
+    )
+    gain = _text("gain")
+    firmware = _text("firmware")
+    serial = _text("serial")
+
+    def __init__(self, *, name: str, parent: Any, view: str, **kwargs: Any) -> None:
+        self.arm: Arm = parent.arms[view]
+        self.view = view
+        self.label = self.arm.camera.label
+        self.spim_settings = parent.settings
+        self.connection: Connection = parent.connection
+        sink: Sink | None = parent.sink
+        self.outlet = Outlet(sink)
+        self._times: NDArray[np.float64] | None = None
+        self._sums = np.zeros(0)
+        self._mean: float | None = None
+        super().__init__(name=name, parent=parent, **kwargs)
+
+    @property
+    def planes(self) -> int:
+        """Planes of the next volume."""
+        return int(self.parent.num_slices.get())
+
+    @property
+    def pixel_um(self) -> float:
+        """Side of a pixel in the sample, binned, in micrometer."""
+        camera = self.arm.camera
+        return camera.pixel_um / camera.magnification * camera.binning
+
+    @property
+    def piezo_range_um(self) -> float:
+        """Way of the piezo from the first plane to the last, in micrometer."""
+        return (self.planes - 1) * float(self.parent.z_step_um.get())
+
+    @property
+    def galvo_range_deg(self) -> float:
+        """Way of the galvo from the first plane to the last, in degree."""
+        return self.piezo_range_um / float(self.calibration_um_per_deg.get())
+
+    @property
+    def last_times(self) -> NDArray[np.float64]:
+        """When the core received each frame of the last volume, (z,), seconds since the epoch."""
+        if self._times is None:
+            raise ReadingError(f"{self.name}: nothing was taken yet; trigger it first")
+        return self._times
+
+    @property
+    def last_mean(self) -> float:
+        """Mean counts of the last volume, over every 8th pixel in y and x of all planes."""
+        if self._mean is None:
+            raise ReadingError(f"{self.name}: nothing was taken yet; trigger it first")
+        return self._mean
+
+    def read_adapter(self) -> str:
+        """Adapter and device name of the camera, as Micro-Manager has them."""
+        core = self.connection.core
+        return f"{core.getDeviceLibrary(self.label)}.{core.getDeviceName(self.label)}"
+
+    def side(self) -> Side:
+        """How this view is to be scanned.
+
+        Raises
+        ------
+        LimitError
+            Piezo or galvo would leave its limits.
+        """
+        side = Side(
+            view=self.view,
+            scanner=self.arm.scanner.label,
+            piezo=self.arm.piezo.label,
+            galvo_amplitude_deg=self.galvo_range_deg,
+            galvo_offset_deg=float(self.galvo_offset_deg.get()),
+            piezo_amplitude_um=self.piezo_range_um,
+            piezo_offset_um=float(self.piezo_offset_um.get()),
+        )
+        self._check("piezo", side.piezo_offset_um, side.piezo_amplitude_um, self.arm.piezo.limits_um, "um")
+        self._check("galvo", side.galvo_offset_deg, side.galvo_amplitude_deg, self.arm.scanner.limits_deg, "deg")
+        return side
+
+    def set_up_camera(self, roi: Sequence[int], exposure_ms: float, *, external: bool) -> None:
+        """Bring the camera to what the volume needs, and see that it is.
+
+        Parameters
+        ----------
+        roi
+            x, y, width, height in binned pixels.
+        exposure_ms
+            Of each frame.
+        external
+            Whether it waits for the controller's pulses.
+
+        Raises
+        ------
+        AcquisitionError
+            It took something else.
+        """
+        core, camera = self.connection.core, self.arm.camera
+        if int(core.getProperty(self.label, "Binning")) != camera.binning:
+            core.setProperty(self.label, "Binning", str(camera.binning))
+        wanted = [int(each) for each in roi]
+        if list(core.getROI(self.label)) != wanted:
+            core.setROI(self.label, *wanted)
+        if list(core.getROI(self.label)) != wanted:
+            raise AcquisitionError(
+                f"{self.name} ({self.label}): asked for region of interest {wanted}, "
+                f"the camera took {list(core.getROI(self.label))}"
+            )
+        core.setExposure(self.label, exposure_ms)
+        taken = core.getExposure(self.label)
+        # Rolling shutters count exposures in rows of about 0.01 ms.
+        if abs(taken - exposure_ms) > max(0.02, 0.01 * exposure_ms):
+            raise AcquisitionError(
+                f"{self.name} ({self.label}): asked for an exposure of {exposure_ms:g} ms, "
+                f"the camera took {taken:g}"
+            )
+        for name, value in (camera.external if external else camera.internal).items():
+            core.setProperty(self.label, name, value)
+
+    def open(self, shape: tuple[int, int, int], more: VolumeMetadata) -> Take:
+        """Make room for a volume, and say how its frames are to be taken.
+
+        Parameters
+        ----------
+        shape
+            (z, y, x).
+        more
+            What is true of both views.
+
+        Returns
+        -------
+        Take
+            Writes each frame as it comes.
+
+        Raises
+        ------
+        DiskFullError, NoOpenRunError, WriterFailedError
+            The sink has no room for it.
+        """
+        step = float(self.parent.z_step_um.get())
+        first = float(self.piezo_offset_um.get()) - self.piezo_range_um / 2
+        metadata: VolumeMetadata = {
+            **more,
+            "view": self.view,
+            "voxel_size_um": (step, self.pixel_um, self.pixel_um),
+            "z_um": [first + plane * step for plane in range(shape[0])],
+        }
+        self._times = None
+        self._mean = None
+        self._sums = np.zeros(shape[0])
+        times = np.zeros(shape[0])
+        volume: Volume = self.outlet.open(self.name, shape, metadata)
+
+        def receive(z: int, frame: NDArray[Any], time: float) -> None:
+            volume.write(z, frame, time=time)
+            times[z] = time
+            self._sums[z] = mean_counts(frame)
+            if z == shape[0] - 1:
+                self._times = times
+
+        return Take(label=self.label, count=shape[0], shape=(shape[1], shape[2]), receive=receive)
+
+    def seal(self) -> None:
+        """Declare the volume complete."""
+        self.outlet.seal()
+        self._mean = float(self._sums.mean())
+
+    def describe(self) -> dict[str, Any]:
+        """Data keys of the readings, and of the volume."""
+        volume = self.outlet.describe(
+            self.name,
+            source=f"mmcore:{self.label}",
+            shape=self.parent.volume_shape(),
+            voxel_size_um=(self.parent.z_step_um.name, self.pixel_um, self.pixel_um),
+            view=self.view,
+        )
+        return {**super().describe(), **volume}
+
+    def read(self) -> dict[str, Any]:
+        """Readings of the last volume."""
+        return {**super().read(), **self.outlet.read(self.name, float(self.last_times[-1]))}
+
+    def _check(self, what: str, offset: float, amplitude: float, limits: tuple[float, float], unit: str) -> None:
+        low, high = sorted((offset - amplitude / 2, offset + amplitude / 2))
+        if low < limits[0] or high > limits[1]:
+            raise LimitError(
+                f"{self.name}: {self.planes} planes need the {what} from {low:g} to {high:g} {unit}, "
+                f"allowed are {limits[0]:g} to {limits[1]:g}"
+            )

@@ -1,0 +1,134 @@
+"""What can go wrong, by name. Each error also is the builtin that a caller would think of first.
+
+Messages say what was asked, what is there, and what to do. Nothing here knows how errors come about.
+"""
+
+
+class GentlyError(Exception):
+    """Root of every error of this project."""
+
+
+# --- configuration and devices ------------------------------------------------------------------------------
+
+
+class ConfigError(GentlyError, ValueError):
+    """A configuration that cannot be meant: the message names the file and the path of the key."""
+
+
+class DeviceError(GentlyError, RuntimeError):
+    """The hardware refused, failed or went silent."""
+
+
+class ReadingError(DeviceError):
+    """A reading failed. It is never replaced by a number."""
+
+
+class MoveError(DeviceError):
+    """A move was refused or ended elsewhere than it was sent."""
+
+
+class MoveTimeoutError(MoveError, TimeoutError):
+    """A move did not end in its time."""
+
+
+class PresetError(DeviceError, ValueError):
+    """A laser preset, power or state that is not allowed here."""
+
+
+class AcquisitionError(DeviceError):
+    """A volume could not be taken as it was asked for."""
+
+
+class CameraTimeoutError(AcquisitionError, TimeoutError):
+    """The camera stopped delivering frames."""
+
+
+class ExposureStoppedError(AcquisitionError):
+    """An exposure was cut short from outside: a pause, a stop or an unstage."""
+
+
+class BufferOverflowError(AcquisitionError):
+    """Frames came faster than they could be taken from the camera's buffer; some are lost."""
+
+
+# --- writing ------------------------------------------------------------------------------------------------
+
+
+class DocumentError(GentlyError, ValueError):
+    """A document that cannot be journalled: the message names the document and the place in it."""
+
+
+class NoOpenRunError(GentlyError, RuntimeError):
+    """Frames are offered while no run, or more than one, is open."""
+
+
+class FrameError(GentlyError, ValueError):
+    """A frame of another shape or dtype, for a plane that does not exist or was written before."""
+
+
+class VolumeIncompleteError(GentlyError, RuntimeError):
+    """A volume came short."""
+
+
+class WriterFailedError(GentlyError, RuntimeError):
+    """The writer met an error in its own thread; the cause is attached."""
+
+
+class DiskFullError(GentlyError, OSError):
+    """There is no room for what was asked."""
+
+
+class RunLockedError(GentlyError, RuntimeError):
+    """Another process writes this run."""
+
+
+class RunExistsError(GentlyError, FileExistsError):
+    """The run is already in this root."""
+
+
+# --- roots and reading --------------------------------------------------------------------------------------
+
+
+class RootError(GentlyError, OSError):
+    """A folder that is no root, cannot be used as one, or was made by a newer version."""
+
+
+class JournalError(GentlyError, ValueError):
+    """A journal or manifest holds a line that nobody wrote like that."""
+
+
+class RunNotFoundError(GentlyError, KeyError):
+    """No run answers to this key."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # KeyError would show the repr
+
+
+class AmbiguousRunError(RunNotFoundError):
+    """Several runs answer to this key; the message lists them."""
+
+
+class StreamNotFoundError(GentlyError, KeyError):
+    """A run has no such stream, or a stream no such data key."""
+
+    __str__ = RunNotFoundError.__str__
+
+
+class BadVolumeError(GentlyError, ValueError):
+    """The event is marked as not good; `include_bad=True` reads it all the same."""
+
+
+class FrameMissingError(GentlyError, LookupError):
+    """Planes that were asked for were never written."""
+
+
+class VolumeMissingError(GentlyError, FileNotFoundError):
+    """The documents name a volume that no file holds."""
+
+
+class GeometryError(GentlyError, ValueError):
+    """The volumes of a series do not agree in what was asked."""
+
+
+class UnfillableError(GentlyError, RuntimeError):
+    """No handler can read an asset that others wrote."""

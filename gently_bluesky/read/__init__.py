@@ -1,0 +1,1 @@
+"""Files out, arrays and documents in."""

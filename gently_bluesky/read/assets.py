@@ -1,0 +1,199 @@
+"""Finding the array behind a row: our own files through the manifest, foreign assets through handlers.
+
+One `AssetReader` a run. Files of ours are mapped at the offset that the manifest gives, without parsing them.
+Whatever cannot be read says which handler is missing.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gently_bluesky.errors import BadVolumeError, UnfillableError, VolumeMissingError
+from gently_bluesky.store.layout import uri_path
+from gently_bluesky.store.manifest import ManifestEntry, read_manifest
+from gently_bluesky.store.streams import Doc, RunTable, VolumeRef
+
+HandlerRegistry = Mapping[str, Callable[..., Callable[..., Any]]]
+"""As event_model has it: spec (or mimetype) -> class, made with a path and keywords, called with keywords."""
+
+_MAPPED = {"ome-tiff", "npy"}
+
+
+class AssetReader:
+    """Reads the volumes and assets that a run's documents name.
+
+    Parameters
+    ----------
+    folder
+        Of the run.
+    table
+        Its documents.
+    registry
+        Handlers that go before those that installed packages offer (entry points ``databroker.handlers``).
+    """
+
+    def __init__(self, folder: Path, table: RunTable, registry: HandlerRegistry) -> None:
+        self._folder = folder
+        self._table = table
+        self._registry = registry
+        self._entries: dict[VolumeRef, ManifestEntry] = {}
+        self._maps: dict[VolumeRef, NDArray[Any]] = {}
+
+    def entry(self, ref: VolumeRef) -> ManifestEntry | None:
+        """Give the manifest's entry of a volume of ours; None for a foreign one."""
+        if ref not in self._entries:
+            self._entries = {
+                VolumeRef(entry.resource, entry.index): entry
+                for entry in read_manifest(self._folder).values()
+                if entry.index is not None
+            }
+        return self._entries.get(ref)
+
+    def volume(self, ref: VolumeRef, data_key: Doc) -> NDArray[Any]:
+        """Give one volume, mapped read-only where that is possible.
+
+        Raises
+        ------
+        VolumeMissingError
+            Its file is not where the manifest says, or was cut short.
+        BadVolumeError
+            It was given up while it was acquired.
+        UnfillableError
+            It is foreign, and no handler for it is known.
+        """
+        if ref not in self._maps:
+            if len(self._maps) > 256:
+                self._maps.clear()
+            entry = self.entry(ref)
+            self._maps[ref] = self._foreign(ref, data_key) if entry is None else self._mapped(entry)
+        return self._maps[ref]
+
+    def _mapped(self, entry: ManifestEntry) -> NDArray[Any]:
+        what = f"Volume {entry.index} of {entry.data_key!r} of run {self._uid}"
+        path = self._folder / entry.path
+        if entry.state == "aborted":
+            raise BadVolumeError(f"{what} was given up: {entry.details.get('reason')}. Its frames are in {path}.")
+        if entry.format not in _MAPPED:
+            raise UnfillableError(f"{what} is stored as {entry.format!r}, which this version cannot read.")
+        try:
+            return np.memmap(path, np.dtype(entry.dtype), "r", entry.details["offset"], entry.shape)
+        except FileNotFoundError as error:
+            raise VolumeMissingError(f"{what} should be in {path}, and there is no such file.") from error
+        except ValueError as error:
+            raise VolumeMissingError(f"{what} should be in {path}, which was cut short ({error}).") from error
+
+    @property
+    def _uid(self) -> str:
+        return str((self._table.start or {}).get("uid"))
+
+    # --- what others wrote ----------------------------------------------------------------------------------
+
+    def _foreign(self, ref: VolumeRef, data_key: Doc) -> NDArray[Any]:
+        resource = self._table.stream_resources[ref.resource]
+        mimetype, parameters = resource["mimetype"], resource.get("parameters", {})
+        path = self._path(resource["uri"], ref)
+        if mimetype in self._registry:
+            handler = self._registry[mimetype](path, **parameters)
+            return np.asarray(handler(indices=range(ref.index, ref.index + 1)))
+        reader = _READERS.get(mimetype)
+        if reader is None:
+            raise UnfillableError(
+                f"Stream resource {ref.resource} of run {self._uid} has mimetype {mimetype!r}; no handler reads "
+                f"it. Give one: Catalog(root, handlers={{{mimetype!r}: ...}}). It lies at {resource['uri']}."
+            )
+        try:
+            return reader(path, parameters, ref.index, tuple(data_key.get("shape", ())))
+        except FileNotFoundError as error:
+            raise VolumeMissingError(f"Stream resource {ref.resource} of run {self._uid}: {error}") from error
+
+    def _path(self, uri: str, ref: VolumeRef) -> Path:
+        path = uri_path(uri)
+        if path is None:
+            raise UnfillableError(
+                f"Stream resource {ref.resource} of run {self._uid} lies at {uri}, not in a file."
+            )
+        return path
+
+    def datum(self, datum_id: str) -> NDArray[Any]:
+        """Give what a Datum of old names, through the handler of its Resource's spec."""
+        datum = self._table.datums.get(datum_id)
+        if datum is None:
+            raise UnfillableError(f"Run {self._uid} has no datum {datum_id!r}.")
+        resource = self._table.resources[datum["resource"]]
+        handler = self._handler(resource["uid"])
+        try:
+            return np.asarray(handler(**datum["datum_kwargs"]))
+        except FileNotFoundError as error:
+            raise VolumeMissingError(f"Resource {resource['uid']} of run {self._uid}: {error}") from error
+
+    def _handler(self, uid: str) -> Callable[..., Any]:
+        resource = self._table.resources[uid]
+        spec = resource["spec"]
+        make = self._registry.get(spec) or _installed_handler(spec)
+        if make is None:
+            raise UnfillableError(
+                f"Resource {uid} of run {self._uid} has spec {spec!r}; no handler reads it. "
+                f"Install the package that has it (area-detector-handlers, for one), "
+                f"or give one: Catalog(root, handlers={{{spec!r}: ...}})."
+            )
+        path = os.path.join(resource.get("root", ""), resource["resource_path"])  # noqa: PTH118 - text, as handlers want
+        return make(path, **resource["resource_kwargs"])
+
+
+@lru_cache
+def _installed_handler(spec: str) -> Callable[..., Callable[..., Any]] | None:
+    found = [point for point in entry_points(group="databroker.handlers") if point.name == spec]
+    return found[0].load() if found else None
+
+
+def _file_series(path: Path, parameters: Mapping[str, Any], index: int, shape: tuple[int, ...]) -> NDArray[Any]:
+    template = parameters["template"]
+    names = template.format if "{" in template else lambda number: template % number
+    if parameters.get("join_method") == "stack":
+        return _read_file(path / names(index))
+    per_file = int(parameters.get("chunk_shape", [1])[0] or 1)
+    per_event = shape[0] if shape else 1
+    frames = range(index * per_event, (index + 1) * per_event)
+    parts = []
+    for number in range(frames.start // per_file, -(-frames.stop // per_file)):
+        content = _read_file(path / names(number))
+        content = content if per_file > 1 or content.ndim == len(shape) else content[np.newaxis]
+        first = number * per_file
+        parts.append(content[max(frames.start - first, 0) : frames.stop - first])
+    return np.concatenate(parts)
+
+
+def _read_file(path: Path) -> NDArray[Any]:
+    if path.suffix == ".npy":
+        array: NDArray[Any] = np.load(path, mmap_mode="r")
+        return array
+    import tifffile  # noqa: PLC0415 - 0.1 s that only foreign files need
+
+    try:
+        return tifffile.memmap(path, mode="r")
+    except ValueError:  # compressed, tiled or in pieces
+        return np.asarray(tifffile.imread(path))
+
+
+def _hdf5(path: Path, parameters: Mapping[str, Any], index: int, shape: tuple[int, ...]) -> NDArray[Any]:
+    try:
+        import h5py  # noqa: PLC0415 - not ours to require
+    except ImportError as error:
+        raise UnfillableError(f"{path} is HDF5; install h5py to read it.") from error
+    per_event = shape[0] if shape and parameters.get("join_method", "concat") == "concat" else 1
+    with h5py.File(path, "r", swmr=bool(parameters.get("swmr", False))) as file:
+        data = np.asarray(file[parameters["dataset"]][index * per_event : (index + 1) * per_event])
+    return data if len(data.shape) == len(shape) else data.reshape(shape or data.shape[1:])
+
+
+_READERS: Mapping[str, Callable[[Path, Mapping[str, Any], int, tuple[int, ...]], NDArray[Any]]] = {
+    "multipart/related;type=image/tiff": _file_series,
+    "multipart/related;type=application/x-npy": _file_series,
+    "application/x-hdf5": _hdf5,
+}

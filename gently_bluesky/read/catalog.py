@@ -1,0 +1,263 @@
+"""`Catalog`: the runs under a root, and their volumes by what they show.
+
+Opening one reads nothing but the root's mark; every question brings the view up to date. It takes no lock and
+changes nothing.
+"""
+
+import datetime
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from gently_bluesky.errors import AmbiguousRunError, RunNotFoundError
+from gently_bluesky.read.assets import HandlerRegistry
+from gently_bluesky.read.images import ImageSeries
+from gently_bluesky.read.run import Run
+from gently_bluesky.store.index import IndexEntry, RootIndex, VolumeRow
+from gently_bluesky.store.layout import open_root
+
+When = float | str | datetime.datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """One volume in answer to a question; its pixels are read when they are looked at.
+
+    Attributes
+    ----------
+    run_uid, stream, seq_num, data_key
+        Where it is.
+    time
+        Of its event, seconds since the epoch.
+    session, embryo, timepoint, position, view, channel, good
+        What it shows; None where the documents do not say.
+    """
+
+    run_uid: str
+    row: VolumeRow
+    _catalog: "Catalog"
+
+    def __getattr__(self, name: str) -> Any:
+        if name in VolumeRow.__slots__:
+            return getattr(self.row, name)
+        raise AttributeError(
+            f"a volume has no {name!r}; it has run_uid, images, event, array, {VolumeRow.__slots__}"
+        )
+
+    @property
+    def run(self) -> Run:
+        """The run."""
+        return self._catalog[self.run_uid]
+
+    @property
+    def images(self) -> ImageSeries:
+        """The series that it is part of."""
+        return self.run[self.row.stream].images(self.row.data_key)
+
+    @property
+    def event(self) -> int:
+        """Its position on the event axis of `images`."""
+        seq_nums = [row.seq_num for row in self.run[self.row.stream].rows]
+        return seq_nums.index(self.row.seq_num)
+
+    def array(self) -> NDArray[Any]:
+        """Give the pixels, (z, y, x), mapped; a volume that is not good is given as it is."""
+        run = self.run[self.row.stream]
+        return run.images(self.row.data_key).volume(self.event, include_bad=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A session: its name, when its first run started and its last one ended, its runs and embryos."""
+
+    name: str
+    since: float
+    until: float
+    runs: int
+    embryos: tuple[str, ...]
+
+
+class Catalog:
+    """The runs under a root.
+
+    Parameters
+    ----------
+    root
+        A folder that a FileWriter made.
+    handlers
+        For assets that others wrote: spec or mimetype -> handler class, as event_model has it.
+
+    Raises
+    ------
+    RootError
+        The folder is no root, or was made by a newer version.
+    """
+
+    def __init__(self, root: Path | str, *, handlers: HandlerRegistry | None = None) -> None:
+        self.root, self._uri = open_root(Path(root))
+        self._handlers = dict(handlers or {})
+        self._index = RootIndex(self.root)
+
+    def __repr__(self) -> str:
+        return f"<Catalog {self.root}: {len(self)} runs>"
+
+    def __len__(self) -> int:
+        return len(self._index.entries())
+
+    def __iter__(self) -> Iterator[Run]:
+        return map(self._run, reversed(self._index.entries()))
+
+    def _run(self, entry: IndexEntry) -> Run:
+        return Run(self.root, self.root / entry.folder, recorded_uri=self._uri, handlers=self._handlers)
+
+    def __getitem__(self, key: int | str) -> Run:
+        """Give one run.
+
+        Parameters
+        ----------
+        key
+            Negative: counted from the newest, -1. Not negative: the newest run with this scan_id. Text: a uid, or
+            its beginning.
+
+        Raises
+        ------
+        RunNotFoundError
+            There is none.
+        AmbiguousRunError
+            Several uids begin like that; the message lists them.
+        """
+        entries = self._index.entries()
+        if isinstance(key, str):
+            return self._by_uid(entries, key)
+        if key < 0:
+            if -key > len(entries):
+                raise RunNotFoundError(f"{self.root} has {len(entries)} runs; there is no run {key}.")
+            return self._run(entries[key])
+        found = [entry for entry in entries if entry.start.get("scan_id") == key]
+        if not found:
+            known = [entry.start.get("scan_id") for entry in entries[-5:]]
+            raise RunNotFoundError(f"No run in {self.root} has scan_id {key}; the newest have {known}.")
+        return self._run(found[-1])
+
+    def _by_uid(self, entries: list[IndexEntry], key: str) -> Run:
+        found = [entry for entry in entries if key and entry.start["uid"].startswith(key)]
+        exact = [entry for entry in found if entry.start["uid"] == key]
+        if not found:
+            raise RunNotFoundError(f"No run in {self.root} has a uid that begins with {key!r}.")
+        if len(exact or found) > 1:
+            shown = ", ".join(f"{e.start['uid']} (scan {e.start.get('scan_id')}, {e.folder})" for e in found[:10])
+            raise AmbiguousRunError(f"{len(found)} runs begin with {key!r}: {shown}. Give more of the uid.")
+        return self._run((exact or found)[0])
+
+    # --- questions ------------------------------------------------------------------------------------------
+
+    def search(
+        self,
+        *,
+        plan_name: str | None = None,
+        since: When | None = None,
+        until: When | None = None,
+        **start_metadata: Any,
+    ) -> list[Run]:
+        """Give runs, newest first; without arguments all of them.
+
+        Parameters
+        ----------
+        plan_name
+            The plan.
+        since, until
+            When the run started, both inclusive: seconds since the epoch, a datetime, or ISO 8601 text; local
+            time, where no zone is given.
+        start_metadata
+            What the start document must say, e.g. ``session="2026-11-23"``, ``scan_id=7``.
+        """
+        return [self._run(entry) for entry in reversed(self._matching(plan_name, since, until, start_metadata))]
+
+    def _matching(
+        self, plan_name: str | None, since: When | None, until: When | None, metadata: Mapping[str, Any]
+    ) -> list[IndexEntry]:
+        low = float("-inf") if since is None else _seconds(since)
+        high = float("inf") if until is None else _seconds(until)
+        wanted = dict(metadata) | ({} if plan_name is None else {"plan_name": plan_name})
+        missing = object()
+        return [
+            entry
+            for entry in self._index.entries()
+            if low <= entry.start["time"] <= high
+            and all(entry.start.get(key, missing) == value for key, value in wanted.items())
+        ]
+
+    def volumes(
+        self, *, since: When | None = None, until: When | None = None, include_bad: bool = False, **what: Any
+    ) -> list[Volume]:
+        """Give volumes, newest first.
+
+        Parameters
+        ----------
+        since, until
+            When their run started, as in `search`.
+        include_bad
+            Give those of events that are marked as not good, too.
+        what
+            session, embryo, timepoint, position, view, channel, stream, data_key: what it must be.
+
+        Raises
+        ------
+        TypeError
+            There is nothing of that name to ask for.
+        """
+        unknown = what.keys() - set(VolumeRow.__slots__)
+        if unknown:
+            raise TypeError(
+                f"Volumes cannot be asked by {sorted(unknown)}; by {list(VolumeRow.__slots__)} they can."
+            )
+        session = {"session": what["session"]} if "session" in what else {}
+        found = [
+            Volume(entry.start["uid"], row, self)
+            for entry in self._matching(None, since, until, session)
+            for row in self._index.volumes(entry)
+            if (row.good or include_bad) and all(getattr(row, key) == value for key, value in what.items())
+        ]
+        return sorted(found, key=lambda volume: volume.row.time or 0.0, reverse=True)
+
+    def sessions(self) -> list[Session]:
+        """Give the sessions, the newest first."""
+        by_name: dict[str, list[IndexEntry]] = {}
+        for entry in self._index.entries():
+            if (name := entry.start.get("session")) is not None:
+                by_name.setdefault(str(name), []).append(entry)
+        sessions = []
+        for name, entries in by_name.items():
+            rows = [row for entry in entries for row in self._index.volumes(entry)]
+            ends = [entry.stop["time"] if entry.stop else entry.start["time"] for entry in entries]
+            embryos = dict.fromkeys(str(row.embryo) for row in rows if row.embryo is not None)
+            sessions.append(
+                Session(name, entries[0].start["time"], max(ends), len(entries), tuple(sorted(embryos)))
+            )
+        return sorted(sessions, key=lambda session: session.since, reverse=True)
+
+    def timepoints(self, session: str, embryo: str) -> list[int]:
+        """Give the timepoints of an embryo in a session that there are, bad volumes included, in order."""
+        rows = (volume.row for volume in self.volumes(session=session, embryo=embryo, include_bad=True))
+        return sorted({row.timepoint for row in rows if row.timepoint is not None})
+
+    def next_timepoint(self, session: str, embryo: str) -> int:
+        """Give the timepoint after the last one of an embryo in a session; 0 before the first."""
+        return max(self.timepoints(session, embryo), default=-1) + 1
+
+    def next_scan_id(self) -> int:
+        """Give the scan_id after the highest one; 1 before the first."""
+        known = (entry.start.get("scan_id") for entry in self._index.entries())
+        return max((scan_id for scan_id in known if isinstance(scan_id, int)), default=0) + 1
+
+
+def _seconds(when: When) -> float:
+    if isinstance(when, str):
+        try:
+            when = datetime.datetime.fromisoformat(when)
+        except ValueError:
+            raise ValueError(f"{when!r} is no time; write it like 2026-11-23 or 2026-11-23T18:30.") from None
+    return when.timestamp() if isinstance(when, datetime.datetime) else float(when)

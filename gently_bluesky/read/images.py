@@ -1,0 +1,310 @@
+"""`ImageSeries`: all volumes of one data key of a stream, read on demand.
+
+An array (event, z, y, x) of which only what is asked for is touched. Positions on the event axis are rows of the
+stream; bad volumes keep theirs.
+"""
+
+import operator
+from collections.abc import Callable, Sequence
+from types import EllipsisType
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gently_bluesky.errors import BadVolumeError, FrameMissingError, GeometryError
+from gently_bluesky.read.assets import AssetReader
+from gently_bluesky.store.streams import Doc, Row
+
+if TYPE_CHECKING:
+    import dask.array
+
+Axis = Literal["z", "y", "x"]
+Index = int | slice | EllipsisType | Sequence[int] | NDArray[np.integer[Any]]
+
+_DIMS = {1: ("x",), 2: ("y", "x"), 3: ("z", "y", "x"), 4: ("t", "z", "y", "x")}
+_DASK_CHUNK_BYTES = 64 << 20
+
+
+class ImageSeries:
+    """Volumes of one data key, by position on the event axis; made by ``run[stream][data_key]``.
+
+    Parameters
+    ----------
+    name
+        For errors: run, stream and data key.
+    data_key
+        The data key's entry in the descriptor.
+    rows
+        Rows of the stream.
+    locate
+        Gives the volume of a row.
+    include_bad
+        Whether volumes of events with ``good: False`` are read.
+
+    Examples
+    --------
+    ``images[3, 100]`` is one plane, ``images[-1, ::10, :512]`` a part of the newest volume: arrays in memory.
+    ``images.volume(3)`` is a whole volume, mapped and not yet read.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        key: str,
+        data_key: Doc,
+        rows: Sequence[Row],
+        reader: AssetReader,
+        *,
+        include_bad: bool = False,
+    ) -> None:
+        self._name = name
+        self._key = key
+        self._data_key = data_key
+        self._rows = rows
+        self._reader = reader
+        self._include_bad = include_bad
+        self._geometry: tuple[tuple[int, ...], np.dtype[Any]] | None = None
+
+    def __repr__(self) -> str:
+        return f"<ImageSeries {self._name}: {len(self)} events>"
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def including_bad(self) -> "ImageSeries":
+        """The same series, reading bad volumes as well."""
+        return ImageSeries(self._name, self._key, self._data_key, self._rows, self._reader, include_bad=True)
+
+    # --- what it is -----------------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(event, z, y, x); (event, y, x) for single frames.
+
+        Raises
+        ------
+        GeometryError
+            The volumes differ in shape; `volume` reads each all the same.
+        """
+        return (len(self), *self._one_geometry()[0])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the pixels; GeometryError if volumes differ."""
+        return self._one_geometry()[1]
+
+    @property
+    def ndim(self) -> int:
+        """How many axes there are, the event axis included."""
+        return len(self.shape)
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """Names of the axes: ("event", "z", "y", "x"), or as the descriptor names them."""
+        inner = self._one_geometry()[0]
+        named = tuple(self._data_key.get("dims", ()))
+        if len(named) != len(inner):
+            named = _DIMS.get(len(inner), tuple(f"dim_{i}" for i in range(len(inner))))
+        return ("event", *named)
+
+    def _one_geometry(self) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        if self._geometry is None:
+            found = dict.fromkeys(map(self._geometry_of, self._rows))
+            found.pop(None, None)
+            if len(found) > 1:
+                shown = ", ".join(f"{shape} {dtype}" for shape, dtype in filter(None, found))
+                raise GeometryError(
+                    f"{self._name} has volumes of {shown}. Read them one by one: images.volume(i)."
+                )
+            self._geometry = next(iter(found), None) or self._described_geometry()
+        return self._geometry
+
+    def _geometry_of(self, row: Row) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
+        ref = row.volumes.get(self._key)
+        entry = None if ref is None else self._reader.entry(ref)
+        return None if entry is None else (entry.shape, np.dtype(entry.dtype))
+
+    def _described_geometry(self) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        if self._rows and "dtype_numpy" not in self._data_key:
+            first = self._volume(0, include_bad=True)
+            return first.shape, first.dtype
+        return tuple(self._data_key.get("shape", ())), np.dtype(self._data_key.get("dtype_numpy", "<f8"))
+
+    @property
+    def voxel_size_um(self) -> tuple[float, ...] | None:
+        """Spacing along (z, y, x) in micrometer; None if the documents do not say.
+
+        Raises
+        ------
+        GeometryError
+            It changed within the series; `voxel_size_um_of` gives it for one event.
+        """
+        sizes = {self.voxel_size_um_of(i) for i in range(len(self))}
+        if len(sizes) > 1:
+            raise GeometryError(f"{self._name} has voxels of {sorted(map(str, sizes))}. Ask voxel_size_um_of(i).")
+        return next(iter(sizes), None)
+
+    def voxel_size_um_of(self, event: int) -> tuple[float, ...] | None:
+        """Spacing along (z, y, x) of one volume in micrometer; None if the documents do not say."""
+        said = self._data_key.get("voxel_size_um")
+        if said is None:
+            return None
+        data = self._rows[self._position(event)].data
+        sizes = [data.get(part) if isinstance(part, str) else part for part in said]
+        known = tuple(float(size) for size in sizes if size is not None)
+        return known if len(known) == len(sizes) else None
+
+    # --- reading --------------------------------------------------------------------------------------------
+
+    def volume(self, event: int, *, include_bad: bool = False) -> NDArray[Any]:
+        """Give one volume.
+
+        Parameters
+        ----------
+        event
+            Position on the event axis, from 0; negative counts from the end.
+        include_bad
+            Give it even if its event says that it is not good.
+
+        Returns
+        -------
+        NDArray
+            (z, y, x), read-only; mapped for files of ours: nothing is read before it is looked at.
+
+        Raises
+        ------
+        IndexError
+            No such event.
+        BadVolumeError
+            The event is marked as not good, or the volume was given up.
+        VolumeMissingError, UnfillableError
+            The file is gone, or nobody here can read it.
+        """
+        return self._volume(self._position(event), include_bad=include_bad or self._include_bad)
+
+    def _position(self, event: int) -> int:
+        position = operator.index(event)
+        if not -len(self) <= position < len(self):
+            raise IndexError(
+                f"{self._name} has {len(self)} events, 0 to {len(self) - 1}; there is no event {event}."
+            )
+        return position % len(self)
+
+    def _volume(self, position: int, *, include_bad: bool) -> NDArray[Any]:
+        row = self._rows[position]
+        if row.data.get("good", True) in (False, 0) and not include_bad:
+            raise BadVolumeError(
+                f"{self._name}, event {position} (seq_num {row.seq_num}), is marked as not good. "
+                "images.volume(i, include_bad=True) reads it."
+            )
+        if self._key in row.volumes:
+            return self._reader.volume(row.volumes[self._key], self._data_key)
+        value = row.data.get(self._key)
+        if isinstance(value, str):
+            return self._reader.datum(value)
+        raise FrameMissingError(
+            f"{self._name}, event {position} (seq_num {row.seq_num}), has no volume: its documents name none."
+        )
+
+    def __getitem__(self, index: Index | tuple[Index, ...]) -> NDArray[Any]:
+        """Give a part of the series, in memory; numpy's basic indexing, and a list of integers for events.
+
+        ``images[3, 100]`` touches one plane of one file.
+        """
+        parts = self._expanded(index if isinstance(index, tuple) else (index,))
+        events, inner = parts[0], parts[1:]
+        if isinstance(events, slice):
+            chosen = list(range(len(self))[events])
+        elif isinstance(events, Sequence | np.ndarray):
+            chosen = [self._position(int(event)) for event in events]
+        else:
+            return np.array(self._part(self._position(events), inner))
+        if not chosen:
+            shape, dtype = self._one_geometry()
+            return np.empty((0, *np.broadcast_to(np.empty((), dtype), shape)[inner].shape), dtype)
+        first = self._part(chosen[0], inner)
+        out = np.empty((len(chosen), *first.shape), first.dtype)
+        for place, event in enumerate(chosen):
+            part = first if place == 0 else self._part(event, inner)
+            if part.shape != first.shape or part.dtype != first.dtype:
+                raise GeometryError(
+                    f"{self._name}: event {chosen[0]} gives {first.shape} {first.dtype}, event {event} "
+                    f"{part.shape} {part.dtype}; they do not stack. Read them one by one."
+                )
+            out[place] = part
+        return out
+
+    def _part(self, position: int, inner: tuple[Any, ...]) -> NDArray[Any]:
+        volume = self._volume(position, include_bad=self._include_bad)
+        try:
+            return np.asarray(volume[inner])
+        except IndexError as error:
+            raise IndexError(
+                f"{self._name}, event {position}, is {volume.shape} {self.dims[1:]}: {error}"
+            ) from None
+
+    def _expanded(self, parts: tuple[Index, ...]) -> tuple[Any, ...]:
+        dots = [i for i, part in enumerate(parts) if part is Ellipsis]
+        if dots and dots[0] == 0:
+            missing = len(self.shape) - (len(parts) - 1)
+            parts = (*[slice(None)] * max(missing, 0), *parts[1:])
+        for i, part in enumerate(parts):
+            plain = isinstance(part, int | np.integer | slice) or part is Ellipsis
+            listed = i == 0 and isinstance(part, Sequence | np.ndarray) and not isinstance(part, str)
+            if not plain and not listed:
+                raise TypeError(
+                    f"{self._name} takes integers, slices and '...', and a list of integers for events; "
+                    f"index {i} is {part!r}."
+                )
+        return parts or (slice(None),)
+
+    def project(self, event: int, *, axis: Axis = "z", include_bad: bool = False) -> NDArray[Any]:
+        """Maximum projection of one volume, plane by plane.
+
+        Parameters
+        ----------
+        event
+            Position on the event axis, from 0; negative counts from the end.
+        axis
+            The axis that vanishes.
+        include_bad
+            As in `volume`.
+
+        Returns
+        -------
+        NDArray
+            (y, x) for "z", (z, x) for "y", (z, y) for "x"; dtype of the series; camera counts.
+
+        Raises
+        ------
+        IndexError
+            No such event.
+        GeometryError
+            The series holds no volumes (z, y, x).
+        """
+        volume = self.volume(event, include_bad=include_bad)
+        if volume.ndim != 3 or axis not in {"z", "y", "x"}:
+            raise GeometryError(
+                f"{self._name} holds arrays {volume.shape}; z, y and x can be projected, not {axis!r}."
+            )
+        if axis == "z":
+            projection = np.array(volume[0])
+            for plane in volume[1:]:
+                np.maximum(projection, plane, out=projection)
+            return projection
+        along: Callable[[NDArray[Any]], NDArray[Any]] = operator.methodcaller("max", axis=0 if axis == "y" else 1)
+        return np.stack([along(np.asarray(plane)) for plane in volume])
+
+    def to_dask(self) -> "dask.array.Array":
+        """Give a lazy dask array (event, z, y, x), in chunks of whole planes that lie together in a file."""
+        import dask.array as da  # noqa: PLC0415 - 0.4 s
+
+        _, *inner = self.shape
+        chunks: list[int] = [1, *inner]
+        if len(inner) > 2:
+            plane_bytes = max(int(np.prod(inner[1:])) * self.dtype.itemsize, 1)
+            chunks[1] = max(1, min(inner[0], _DASK_CHUNK_BYTES // plane_bytes))
+        array: dask.array.Array = da.from_array(self, chunks=tuple(chunks), name=False, asarray=False)  # type: ignore[no-untyped-call]
+        return array

@@ -1,0 +1,243 @@
+"""Every call to the operating system on which "nothing is lost" depends, with its fallback where there is none.
+
+Positioned writes (never through a mapping: a full disk would be SIGBUS), space reserved in advance, exclusive
+creation, write-behind and the several kinds of sync. Knows bytes and offsets; knows nothing of pixels or
+documents.
+"""
+
+import contextlib
+import ctypes
+import errno
+import os
+import shutil
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future
+from pathlib import Path
+from typing import Self
+
+from gently_bluesky.errors import DiskFullError
+
+PAGE = 4096
+"""Bytes; what every format here aligns pixels to, so that they can be mapped."""
+
+WRITE_BEHIND_BYTES = 32 << 20
+"""How much is written before it is pushed to the disk behind the acquisition's back."""
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT} if sys.platform != "win32" else {errno.ENOSPC}
+_BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0) | getattr(os, "O_CLOEXEC", 0)
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes that an ordinary user may still write where `path` lies."""
+    return shutil.disk_usage(path).free
+
+
+@contextlib.contextmanager
+def naming_a_full_disk(path: Path, wanted: int) -> Iterator[None]:
+    """Turn "no space left" into a DiskFullError that says where, how much was wanted and what is there."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        free = "and how many are free there is not known"
+        with contextlib.suppress(OSError):
+            free = f"{free_bytes(path.parent):,} bytes are free there"
+        raise DiskFullError(
+            error.errno,
+            f"No room for {path.name}: {wanted:,} bytes are needed in {path.parent}, {free}. "
+            "Nothing that was written before is lost. Free space, or give the writer another root.",
+        ) from error
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable; Windows does so by itself."""
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_file(path: Path) -> None:
+    """Make durable what any process wrote into a file."""
+    descriptor = os.open(path, os.O_RDWR | _BINARY)
+    try:
+        sync_data(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_data(descriptor: int) -> None:
+    """Make the bytes of a file durable, and whatever is needed to find them."""
+    if sys.platform == "linux":
+        os.fdatasync(descriptor)
+    else:
+        os.fsync(descriptor)
+
+
+if sys.platform == "linux":
+    _sync_file_range = ctypes.CDLL(None, use_errno=True).sync_file_range
+    _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+
+    def _push(descriptor: int, offset: int, size: int) -> None:
+        # 7: wait for what is on its way, start the rest, wait for it. It lets go of the interpreter meanwhile.
+        if _sync_file_range(descriptor, offset, size, 7) != 0:
+            code = ctypes.get_errno()
+            if code not in {errno.ENOSYS, errno.ESPIPE, errno.EINVAL, errno.EOPNOTSUPP}:
+                raise OSError(code, os.strerror(code))
+            os.fdatasync(descriptor)
+
+    def forget_pages(path: Path) -> None:
+        """Let the page cache drop a file that is on disk already, so that its warm memory serves the next one."""
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
+else:
+
+    def _push(descriptor: int, offset: int, size: int) -> None:  # noqa: ARG001
+        os.fsync(descriptor)
+
+    def forget_pages(path: Path) -> None:
+        """Do nothing: this system manages its page cache alone."""
+
+
+class BlockFile:
+    """A file of fixed size, created exclusively with its space reserved, written at positions from any thread.
+
+    Parameters
+    ----------
+    path
+        Must not exist.
+    size
+        Bytes, all reserved before the constructor returns.
+
+    Raises
+    ------
+    FileExistsError
+        Something is there already; it is left alone.
+    DiskFullError
+        There is no room; no file is left behind.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        self.path = path
+        self.size = size
+        self._pending: deque[Future[None]] = deque()
+        self._unpushed = (0, 0)
+        self._lock = threading.Lock()
+        with naming_a_full_disk(path, size):
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
+            try:
+                _reserve(self._descriptor, size)
+            except BaseException:
+                os.close(self._descriptor)
+                path.unlink()
+                raise
+
+    def write(self, offset: int, data: bytes | memoryview) -> None:
+        """Write all of `data` at `offset`; it must lie inside the reserved size."""
+        view = memoryview(data).cast("B")
+        if offset < 0 or offset + len(view) > self.size:
+            raise ValueError(f"{len(view)} bytes at {offset} lie outside the {self.size} reserved in {self.path}")
+        with naming_a_full_disk(self.path, len(view)):
+            while view:
+                done = _write_at(self._descriptor, view, offset, self._lock)
+                view, offset = view[done:], offset + done
+
+    def push_behind(self, offset: int, size: int, pool: Executor) -> None:
+        """Let `pool` push a range that was just written to the disk, once enough has gathered."""
+        start, end = self._unpushed
+        if offset != end:
+            start = end = offset
+        end += size
+        if end - start >= WRITE_BEHIND_BYTES:
+            while self._pending and self._pending[0].done():
+                self._pending.popleft().result()
+            self._pending.append(pool.submit(_push, self._descriptor, start, end - start))
+            start = end
+        self._unpushed = (start, end)
+
+    def sync(self) -> None:
+        """Make everything written so far durable; errors of the pushes before surface here."""
+        while self._pending:
+            self._pending.popleft().result()
+        sync_data(self._descriptor)
+
+    def reopen(self) -> None:
+        """Open it again after `close`, for what became known later."""
+        if self._descriptor < 0:
+            self._descriptor = os.open(self.path, os.O_RDWR | _BINARY)
+
+    def close(self) -> None:
+        """Close it; the bytes stay where they are."""
+        if self._descriptor >= 0:
+            while self._pending:
+                self._pending.popleft().exception()
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    if sys.platform == "linux":
+        os.posix_fallocate(descriptor, 0, size)
+    else:  # NTFS reserves what the length says; elsewhere the length is the best there is
+        os.ftruncate(descriptor, size)
+
+
+def _write_at(descriptor: int, view: memoryview, offset: int, lock: threading.Lock) -> int:
+    if sys.platform == "win32":
+        with lock:
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            return os.write(descriptor, view)
+    return os.pwrite(descriptor, view, offset)
+
+
+class AppendFile:
+    """A file that only grows, a whole line at a time; a line that failed half-way is cut off again.
+
+    Parameters
+    ----------
+    path
+        Created if it is not there. A torn last line from a writer that died is the caller's to mend first.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | _BINARY, 0o666)
+
+    def append(self, lines: bytes) -> None:
+        """Append bytes that end with a newline, all or none of them."""
+        before = os.fstat(self._descriptor).st_size
+        view = memoryview(lines)
+        try:
+            with naming_a_full_disk(self.path, len(lines)):
+                while view:
+                    view = view[os.write(self._descriptor, view) :]
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, before)
+            raise
+
+    def sync(self) -> None:
+        """Make it durable."""
+        sync_data(self._descriptor)
+
+    def close(self) -> None:
+        """Close it; a second time does nothing."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1

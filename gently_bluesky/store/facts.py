@@ -1,0 +1,70 @@
+"""What a stored volume says of itself, so that a file found alone tells where it belongs.
+
+Plain values, filled from the documents by the writer and spelled by each format in its own way.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gently_bluesky.protocols import VolumeMetadata
+
+Scalar = str | int | float | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """Shape and dtype of one volume, seen as planes (y, x) one after the other in C order."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
+
+    @property
+    def plane_shape(self) -> tuple[int, ...]:
+        """(y, x); (x,) for an array of one dimension."""
+        return self.shape[-2:]
+
+    @property
+    def planes(self) -> int:
+        """How many planes there are."""
+        return math.prod(self.shape[:-2])
+
+    @property
+    def plane_bytes(self) -> int:
+        """Bytes of one plane."""
+        return math.prod(self.plane_shape) * self.dtype.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the pixels of one volume."""
+        return self.planes * self.plane_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeFacts:
+    """Known when a volume is created."""
+
+    run_uid: str
+    resource_uid: str
+    data_key: str
+    index: int
+    run: Mapping[str, Scalar] = field(default_factory=dict)
+    """From the start document: time, scan_id, plan_name, session, embryo, operator, purpose."""
+    metadata: VolumeMetadata = field(default_factory=VolumeMetadata)
+
+
+@dataclass(frozen=True, slots=True)
+class EventFacts:
+    """Known when the event came."""
+
+    uid: str
+    seq_num: int
+    time: float
+    scalars: Mapping[str, Scalar] = field(default_factory=dict)
+    """Every number, truth value and short text in the event, by data key."""
+
+
+FrameTimes = Sequence[float | None]
+"""Seconds since the epoch, one a plane; None where no frame came."""

@@ -1,0 +1,206 @@
+"""The index: what a catalog must know of every run to find it, in one file that only grows.
+
+It is a cache over the run folders. The folders decide which runs there are; a run that the index does not know,
+or knows without its stop, is read from its own journal. So the index may be missing, torn or behind, and
+answers stay right.
+"""
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from gently_bluesky.errors import JournalError
+from gently_bluesky.store.disk import AppendFile
+from gently_bluesky.store.journal import encode_line, read_documents, read_lines, read_start
+from gently_bluesky.store.streams import Doc, RunTable
+
+log = logging.getLogger(__name__)
+
+IDENTITY_KEYS = ("embryo", "timepoint", "position", "channel", "good")
+"""Data keys of events that say what a volume shows."""
+
+_INDEX = Path("index", "runs.jsonl")
+_SETTLED_S = 2.0  # a folder's time is too coarse to tell two changes apart that lie closer
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeRow:
+    """One volume by what it shows; None where the documents do not say."""
+
+    stream: str
+    seq_num: int
+    data_key: str
+    time: float | None = None
+    session: str | None = None
+    embryo: str | None = None
+    timepoint: int | None = None
+    position: Any = None
+    view: str | None = None
+    channel: str | None = None
+    good: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """One run: its folder relative to the root, its start and stop, and its volumes once it has stopped."""
+
+    folder: str
+    start: Doc
+    stop: Doc | None = None
+    volumes: tuple[VolumeRow, ...] = ()
+
+    def line(self) -> dict[str, Any]:
+        """Give the entry as it is written."""
+        names = [item.name for item in fields(VolumeRow)]
+        rows = [[getattr(row, name) for name in names] for row in self.volumes]
+        return {"folder": self.folder, "start": self.start, "stop": self.stop, "volumes": rows}
+
+    @classmethod
+    def from_line(cls, line: Mapping[str, Any]) -> "IndexEntry":
+        """Give back what `line` gave."""
+        rows = tuple(VolumeRow(*row) for row in line["volumes"])
+        return cls(line["folder"], line["start"], line["stop"], rows)
+
+
+def volume_rows(run: RunTable) -> Iterator[VolumeRow]:
+    """Give the volumes of a run, by stream and seq_num; an event's word goes before its start's."""
+    start = run.start or {}
+    for stream in run.streams.values():
+        images = {key: entry for key, entry in stream.data_keys.items() if entry.get("external")}
+        for row in stream.rows() if images else ():
+            said = {key: row.data.get(key, start.get(key)) for key in IDENTITY_KEYS}
+            good = said.pop("good")
+            for key, entry in images.items():
+                yield VolumeRow(
+                    stream.name,
+                    row.seq_num,
+                    key,
+                    row.time,
+                    session=start.get("session"),
+                    view=entry.get("view"),
+                    good=good is None or bool(good),
+                    **said,
+                )
+
+
+def entry_of(root: Path, folder: Path) -> IndexEntry | None:
+    """Read a run folder into an entry; None if its journal holds no start yet."""
+    run = RunTable(keys=IDENTITY_KEYS)
+    with contextlib.suppress(FileNotFoundError):
+        for _, (name, doc) in read_documents(folder):
+            run(name, doc)
+    if run.start is None:
+        return None
+    return IndexEntry(folder.relative_to(root).as_posix(), run.start, run.stop, tuple(volume_rows(run)))
+
+
+def append_entry(root: Path, entry: IndexEntry) -> None:
+    """Add a line to the index. A failure is logged and no more: the run's own journal has it all."""
+    path = root / _INDEX
+    try:
+        path.parent.mkdir(exist_ok=True)
+        with FileLock(path.with_suffix(".lock"), timeout=5):
+            file = AppendFile(path)
+            try:
+                file.append(encode_line(entry.line()))
+            finally:
+                file.close()
+    except (OSError, Timeout) as error:
+        log.warning("the index of %s was not brought up to date (%s); answers stay right", root, error)
+
+
+class RootIndex:
+    """All runs under a root, newest last, brought up to date at every call of `entries`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._offset = 0
+        self._known: dict[str, IndexEntry] = {}
+        self._identity: tuple[int, int] | None = None
+        self._listings: dict[Path, tuple[int, list[Path]]] = {}
+        self._sorted: list[IndexEntry] | None = None
+
+    def entries(self) -> list[IndexEntry]:
+        """Give every run, by the time of its start; those without a stop may have gone on meanwhile."""
+        changed = self._read_index()
+        present = {folder.relative_to(self.root).as_posix(): folder for folder in self._folders()}
+        for gone in self._known.keys() - present.keys():
+            del self._known[gone]
+            changed = True
+        for name in present.keys() - self._known.keys():
+            start = read_start(present[name])
+            if start is not None:
+                self._known[name] = IndexEntry(name, start)
+                changed = True
+        if changed or self._sorted is None:
+            self._sorted = sorted(self._known.values(), key=lambda e: (e.start["time"], e.start["uid"]))
+        return self._sorted
+
+    def volumes(self, entry: IndexEntry) -> tuple[VolumeRow, ...]:
+        """Give the volumes of a run: from the index if it has stopped, else from its journal."""
+        if entry.stop is not None:
+            return entry.volumes
+        fresh = entry_of(self.root, self.root / entry.folder)
+        if fresh is None:
+            return ()
+        if fresh.stop is not None:
+            self._known[entry.folder] = fresh
+            self._sorted = None
+        return fresh.volumes
+
+    def _read_index(self) -> bool:
+        path = self.root / _INDEX
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            return False
+        identity = (status.st_dev, status.st_ino)
+        if identity != self._identity or status.st_size < self._offset:
+            self._identity, self._offset = identity, 0
+        changed = False
+        while self._offset < status.st_size:
+            before = self._offset
+            try:
+                for offset, line in read_lines(path, self._offset):
+                    self._offset = offset
+                    entry = IndexEntry.from_line(line)
+                    self._known[entry.folder] = entry
+                    changed = True
+                break
+            except (JournalError, KeyError, TypeError, AttributeError):
+                self._offset = self._after_damaged_line(path, max(before, self._offset))
+        return changed
+
+    @staticmethod
+    def _after_damaged_line(path: Path, offset: int) -> int:
+        with path.open("rb") as file:
+            file.seek(offset)
+            return offset + len(file.readline())
+
+    def _folders(self) -> Iterator[Path]:
+        runs = self.root / "runs"
+        for year in self._children(runs):
+            for month in self._children(year):
+                for day in self._children(month):
+                    yield from self._children(day)
+
+    def _children(self, folder: Path) -> list[Path]:
+        try:
+            changed_ns = folder.stat().st_mtime_ns
+            known = self._listings.get(folder)
+            if known is not None and known[0] == changed_ns:
+                return known[1]
+            with os.scandir(folder) as items:
+                children = [Path(item.path) for item in items if item.is_dir()]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        if time.time_ns() - changed_ns > _SETTLED_S * 1e9:
+            self._listings[folder] = (changed_ns, children)
+        return children

@@ -1,0 +1,79 @@
+"""The manifest of a run: where the bytes of each volume are now, a line a file.
+
+A later line about the same path replaces an earlier one. The documents say what happened; only this file
+changes when bytes move.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from gently_bluesky.errors import JournalError
+from gently_bluesky.store.journal import read_lines
+from gently_bluesky.store.layout import MANIFEST
+
+State = Literal["sealed", "aborted", "foreign"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestEntry:
+    """One file, or one asset of somebody else's.
+
+    Attributes
+    ----------
+    data_key, resource, index
+        Which volume: index in the stream resource, from 0; None for an asset that has no index.
+    path
+        Relative to the run folder, with forward slashes; empty for foreign assets, which have a uri.
+    format
+        "ome-tiff", "npy", or the mimetype or spec of a foreign asset.
+    shape, dtype
+        Of the volume; numpy's spelling.
+    bytes
+        Size of the pixels.
+    xxh3_128
+        Of the pixels in C order, in hexadecimal; None for what was not finished here.
+    state
+        "sealed": complete. "aborted": given up, with the frames that came. "foreign": where it lies.
+    details
+        What the format needs to be read, e.g. ``{"offset": 4096}``; why it was aborted.
+    """
+
+    data_key: str
+    resource: str
+    index: int | None = None
+    path: str = ""
+    uri: str = ""
+    format: str = ""
+    shape: tuple[int, ...] = ()
+    dtype: str = ""
+    bytes: int = 0
+    xxh3_128: str | None = None
+    state: State = "sealed"
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def line(self) -> dict[str, Any]:
+        """Give the entry as it is written; what is empty is left out."""
+        return {key: value for key, value in asdict(self).items() if value not in (None, "", (), {})}
+
+
+def read_manifest(folder: Path) -> dict[str, ManifestEntry]:
+    """Read the manifest of a run folder.
+
+    Returns
+    -------
+    dict
+        By path, or uri for foreign assets; empty if there is no manifest yet.
+    """
+    entries: dict[str, ManifestEntry] = {}
+    path = folder / MANIFEST
+    if not path.exists():
+        return entries
+    for offset, line in read_lines(path):
+        try:
+            entry = ManifestEntry(**{**line, "shape": tuple(line.get("shape", ()))})
+        except TypeError as error:
+            raise JournalError(f"{path}: the line that ends at byte {offset} is no entry ({error})") from error
+        entries[entry.path or entry.uri] = entry
+    return entries

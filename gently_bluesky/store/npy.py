@@ -1,0 +1,49 @@
+"""NumPy's own file format, for arrays that OME has no words for: one dimension, more than four, 64-bit integers,
+complex numbers.
+
+The header is padded to a page, which the format allows, so that the data can be mapped where they lie.
+Source: NumPy enhancement proposal 1 (NEP 1), format version 1.0.
+"""
+
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any, ClassVar
+
+from gently_bluesky.store.disk import PAGE, BlockFile
+from gently_bluesky.store.facts import EventFacts, FrameTimes, Geometry, VolumeFacts
+
+
+class NpyFile:
+    """One array being written as .npy; same interface as an OME-TIFF, without metadata."""
+
+    format: ClassVar[str] = "npy"
+
+    def __init__(self, path: Path, geometry: Geometry, facts: VolumeFacts) -> None:  # noqa: ARG002
+        self.path = path
+        header = repr({"descr": geometry.dtype.str, "fortran_order": False, "shape": geometry.shape}).encode()
+        self._file = BlockFile(path, PAGE + geometry.nbytes)
+        self._file.write(
+            0, b"\x93NUMPY\x01\x00" + (PAGE - 10).to_bytes(2, "little") + header.ljust(PAGE - 11) + b"\n"
+        )
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        """What a reader needs to map the pixels without parsing the file."""
+        return {"offset": PAGE}
+
+    def write(self, plane: int, data: memoryview, time: float, pool: Executor) -> None:  # noqa: ARG002
+        """Write one plane."""
+        offset = PAGE + plane * len(data)
+        self._file.write(offset, data)
+        self._file.push_behind(offset, len(data), pool)
+
+    def complete(self, times: FrameTimes, event: EventFacts | None, *, durable: bool) -> None:  # noqa: ARG002
+        """Make it durable; the format holds an array and no more."""
+        self._file.reopen()
+        if durable:
+            self._file.sync()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

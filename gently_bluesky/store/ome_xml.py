@@ -1,0 +1,164 @@
+"""OME-XML of one volume, as UTF-8: schema 2016-06, one Image, one Plane element a plane.
+
+Knows the schema; knows nothing of files. What cannot stand in XML 1.0 is replaced by U+FFFD.
+"""
+
+import datetime
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+from xml.etree import ElementTree as ET
+
+from gently_bluesky.store.facts import EventFacts, FrameTimes, Geometry, VolumeFacts
+
+_NAMESPACE = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+_SCHEMA = f"{_NAMESPACE} {_NAMESPACE}/ome.xsd"
+_NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_MICROMETER = "\u00b5m"
+
+PIXEL_TYPES: Mapping[str, str] = {
+    "i1": "int8",
+    "i2": "int16",
+    "i4": "int32",
+    "u1": "uint8",
+    "u2": "uint16",
+    "u4": "uint32",
+    "f4": "float",
+    "f8": "double",
+}
+"""OME's name of each numpy type that OME has and its readers read.
+
+OME has "complex" and "double-complex" too: Bio-Formats 7.3 refuses a file with either, tifffile does not map the
+second.
+"""
+
+
+def can_describe(geometry: Geometry) -> bool:
+    """Whether OME has words for such an array: (y, x), (z, y, x) or (t, z, y, x) of a type that it knows."""
+    return 2 <= len(geometry.shape) <= 4 and geometry.dtype.str[1:] in PIXEL_TYPES
+
+
+def ome_xml(
+    geometry: Geometry,
+    facts: VolumeFacts,
+    times: FrameTimes | None = None,
+    event: EventFacts | None = None,
+) -> bytes:
+    """Describe one volume.
+
+    Parameters
+    ----------
+    geometry
+        Of the volume; `can_describe` it must hold.
+    facts
+        Known at creation.
+    times
+        When each frame was taken, seconds since the epoch; DeltaT counts from the run's start.
+    event
+        Known once the event came.
+    """
+    root = ET.Element(
+        "OME",
+        {
+            "xmlns": _NAMESPACE,
+            "xmlns:xsi": "http://www.w3.org/2001/XMLSchema-instance",
+            "xsi:schemaLocation": _SCHEMA,
+            "UUID": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, f'{facts.resource_uid}/{facts.index}')}",
+            "Creator": "gently_bluesky",
+        },
+    )
+    image = ET.SubElement(root, "Image", {"ID": "Image:0", "Name": _text(f"{facts.data_key} {facts.index:06d}")})
+    began = next((t for t in times or () if t is not None), None)
+    if began is not None:
+        moment = datetime.datetime.fromtimestamp(began, datetime.UTC)
+        ET.SubElement(image, "AcquisitionDate").text = moment.isoformat(timespec="milliseconds")[:-6]
+    _pixels(image, geometry, facts)
+    annotations = ET.SubElement(root, "StructuredAnnotations")
+    for number, (name, values) in enumerate(_annotations(facts, event)):
+        ET.SubElement(image, "AnnotationRef", {"ID": f"Annotation:{number}"})
+        box = ET.SubElement(annotations, "MapAnnotation", {"ID": f"Annotation:{number}", "Namespace": name})
+        value = ET.SubElement(box, "Value")
+        for key, item in values.items():
+            ET.SubElement(value, "M", {"K": _text(key)}).text = _text(item)
+    text: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return text.replace(b"<Planes />", _planes(geometry, facts, times).encode(), 1)
+
+
+def _pixels(image: ET.Element, geometry: Geometry, facts: VolumeFacts) -> None:
+    *outer, height, width = geometry.shape
+    size_z = outer[-1] if outer else 1
+    size_t = outer[-2] if len(outer) == 2 else 1
+    attributes = {
+        "ID": "Pixels:0",
+        "DimensionOrder": "XYZCT",
+        "Type": PIXEL_TYPES[geometry.dtype.str[1:]],
+        "BigEndian": "false",
+        "SizeX": str(width),
+        "SizeY": str(height),
+        "SizeZ": str(size_z),
+        "SizeC": "1",
+        "SizeT": str(size_t),
+    }
+    for axis, spacing in zip("XYZ", reversed(facts.metadata.get("voxel_size_um", ())), strict=False):
+        if spacing > 0:
+            attributes |= {
+                f"PhysicalSize{axis}": repr(float(spacing)),
+                f"PhysicalSize{axis}Unit": _MICROMETER,
+            }
+    pixels = ET.SubElement(image, "Pixels", attributes)
+    channel = {"ID": "Channel:0:0", "SamplesPerPixel": "1"}
+    if name := facts.metadata.get("channel"):
+        channel["Name"] = _text(name)
+    ET.SubElement(pixels, "Channel", channel)
+    ET.SubElement(pixels, "TiffData", {"IFD": "0", "PlaneCount": str(geometry.planes)})
+    ET.SubElement(pixels, "Planes")
+
+
+def _planes(geometry: Geometry, facts: VolumeFacts, times: FrameTimes | None) -> str:
+    # by hand: there are hundreds, and they hold nothing but numbers
+    size_z = geometry.shape[-3] if len(geometry.shape) > 2 else 1
+    began = facts.run.get("time")
+    common = ""
+    if exposure := facts.metadata.get("exposure_ms"):
+        common = f' ExposureTime="{float(exposure)!r}" ExposureTimeUnit="ms"'
+    stage = [float(value) for value in facts.metadata.get("stage_position_um", ())]
+    for axis, position in zip("XY", stage, strict=False):
+        common += f' Position{axis}="{position:.4f}" Position{axis}Unit="{_MICROMETER}"'
+    z_um = facts.metadata.get("z_um", ())
+    parts = []
+    for plane in range(geometry.planes):
+        text = f'<Plane TheZ="{plane % size_z}" TheC="0" TheT="{plane // size_z}"'
+        time = times[plane] if times else None
+        if time is not None and isinstance(began, float):
+            text += f' DeltaT="{time - began:.6f}" DeltaTUnit="s"'
+        if len(stage) > 2:
+            position = stage[2] + (float(z_um[plane]) if plane < len(z_um) else 0.0)
+            text += f' PositionZ="{position:.4f}" PositionZUnit="{_MICROMETER}"'
+        parts.append(f"{text}{common}/>")
+    return "".join(parts)
+
+
+def _annotations(facts: VolumeFacts, event: EventFacts | None) -> Iterator[tuple[str, dict[str, object]]]:
+    home: dict[str, object] = {
+        "run_uid": facts.run_uid,
+        "stream_resource_uid": facts.resource_uid,
+        "data_key": facts.data_key,
+        "index": facts.index,
+    }
+    if view := facts.metadata.get("view"):
+        home["view"] = view
+    yield "gently_bluesky/volume", home | dict(facts.run)
+    if event is not None:
+        yield (
+            "gently_bluesky/event",
+            {"event_uid": event.uid, "seq_num": event.seq_num, "event_time": event.time} | dict(event.scalars),
+        )
+
+
+def _text(value: object) -> str:
+    return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", str(value))
+
+
+def roomy_xml_bytes(geometry: Geometry, facts: VolumeFacts) -> int:
+    """Give how much room the XML of such a volume may need: a time for every plane, and an event's scalars."""
+    return len(ome_xml(geometry, facts)) + 64 * geometry.planes + 16384

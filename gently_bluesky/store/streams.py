@@ -1,0 +1,250 @@
+"""What the documents of a run add up to: streams, rows by seq_num, and which volume belongs to which row.
+
+The one place that knows how StreamDatums and events meet. A datum comes before its event; after a rewind a
+seq_num comes again, and the last event with it counts, together with the datum that came for that event, never
+with one whose event was lost. A stream without events (a fly scan) takes its rows from its datums.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gently_bluesky.errors import DocumentError
+
+Doc = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeRef:
+    """One volume, as documents name it."""
+
+    resource: str
+    index: int
+
+
+@dataclass(slots=True)
+class Row:
+    """One position on the event axis.
+
+    Attributes
+    ----------
+    seq_num
+        From 1.
+    uid, time
+        Of the event; None where there was none.
+    descriptor
+        uid of its descriptor.
+    data, timestamps, filled
+        As in the event, restricted to the keys that were asked for.
+    volumes
+        By data key, for keys in StreamResources.
+    """
+
+    seq_num: int
+    descriptor: str
+    uid: str | None = None
+    time: float | None = None
+    data: Doc = field(default_factory=dict)
+    timestamps: Doc = field(default_factory=dict)
+    filled: Doc = field(default_factory=dict)
+    volumes: dict[str, VolumeRef] = field(default_factory=dict)
+    _order: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Datum:
+    order: int
+    descriptor: str
+    seq_nums: range
+    resource: str
+    first_index: int
+
+    def volume(self, seq_num: int) -> VolumeRef:
+        return VolumeRef(self.resource, self.first_index + seq_num - self.seq_nums.start)
+
+
+class StreamTable:
+    """Descriptors and rows of one stream."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.descriptors: list[Doc] = []
+        self._rows: dict[int, Row] = {}
+        self._datums: defaultdict[str, list[_Datum]] = defaultdict(list)
+
+    @property
+    def data_keys(self) -> dict[str, Doc]:
+        """Every data key of the stream, as its last descriptor says."""
+        return {key: entry for doc in self.descriptors for key, entry in doc["data_keys"].items()}
+
+    def rows(self) -> list[Row]:
+        """Rows in the order of their seq_nums."""
+        if self._rows:
+            return [self._rows[seq_num] for seq_num in sorted(self._rows)]
+        rows: dict[int, Row] = {}
+        for key, datums in self._datums.items():
+            for datum in datums:
+                for seq_num in datum.seq_nums:
+                    row = rows.setdefault(seq_num, Row(seq_num, datum.descriptor))
+                    row.volumes[key] = datum.volume(seq_num)
+        return [rows[seq_num] for seq_num in sorted(rows)]
+
+    def row(self, seq_num: int) -> Row | None:
+        """Give the row of an event that came."""
+        return self._rows.get(seq_num)
+
+    def add_event(self, row: Row, stream_keys: Collection[str]) -> None:
+        """Take an event, and for each of its keys the newest datum that no earlier event with its seq_num took."""
+        before = self._rows.get(row.seq_num)
+        for key in stream_keys:
+            taken = -1 if before is None else before._order.get(key, -1)
+            datums = self._datums[key]
+            for datum in reversed(datums):
+                if datum.order > taken and row.seq_num in datum.seq_nums:
+                    row.volumes[key] = datum.volume(row.seq_num)
+                    row._order[key] = datum.order
+                    if row.seq_num == datum.seq_nums.stop - 1:
+                        del datums[: datums.index(datum) + 1]
+                    break
+        self._rows[row.seq_num] = row
+
+    def add_datum(self, key: str, datum: _Datum) -> None:
+        """Take a datum: for events to come, and for events that came without one."""
+        self._datums[key].append(datum)
+        for seq_num in datum.seq_nums if self._rows else ():
+            row = self._rows.get(seq_num)
+            if row is not None and key not in row.volumes:
+                row.volumes[key] = datum.volume(seq_num)
+                row._order[key] = datum.order
+
+
+class RunTable:
+    """A run, read document by document; it may be asked at any time for what came so far.
+
+    Parameters
+    ----------
+    keys
+        Which data keys of events to keep: all, if None.
+    """
+
+    def __init__(self, keys: Collection[str] | None = None) -> None:
+        self.start: Doc | None = None
+        self.stop: Doc | None = None
+        self.streams: dict[str, StreamTable] = {}
+        self.stream_resources: dict[str, Doc] = {}
+        self.resources: dict[str, Doc] = {}
+        self.datums: dict[str, Doc] = {}
+        self._keys = keys
+        self._descriptors: dict[str, tuple[StreamTable, Doc, list[str]]] = {}
+        self._count = 0
+
+    def __call__(self, name: str, doc: Doc) -> None:
+        """Take the next document.
+
+        Raises
+        ------
+        DocumentError
+            It refers to something that did not come before it, or is of an unknown kind.
+        """
+        self._count += 1
+        try:
+            _TAKE[name](self, doc)
+        except KeyError as error:
+            what = f"{name} {doc.get('uid', doc.get('datum_id', ''))}"
+            raise DocumentError(f"{what} refers to, or lacks, {error}, in run {self._run()}") from error
+
+    def stream_of(self, descriptor: str) -> StreamTable:
+        """Give the stream of a descriptor that came."""
+        return self._descriptors[descriptor][0]
+
+    def _run(self) -> str:
+        return self.start["uid"] if self.start else "(without start)"
+
+    def _take_start(self, doc: Doc) -> None:
+        self.start = doc
+
+    def _take_stop(self, doc: Doc) -> None:
+        self.stop = doc
+
+    def _take_descriptor(self, doc: Doc) -> None:
+        stream = self.streams.setdefault(doc.get("name") or "primary", StreamTable(doc.get("name") or "primary"))
+        stream.descriptors.append(doc)
+        stream_keys = [key for key, entry in doc["data_keys"].items() if entry.get("external") == "STREAM:"]
+        self._descriptors[doc["uid"]] = (stream, doc, stream_keys)
+
+    def _take_event(self, doc: Doc) -> None:
+        stream, _, stream_keys = self._descriptors[doc["descriptor"]]
+        row = Row(
+            doc["seq_num"],
+            doc["descriptor"],
+            doc["uid"],
+            doc["time"],
+            self._kept(doc["data"]),
+            self._kept(doc["timestamps"]),
+            self._kept(doc.get("filled", {})),
+        )
+        stream.add_event(row, stream_keys)
+
+    def _kept(self, values: Mapping[str, Any]) -> Doc:
+        if self._keys is None:
+            return dict(values)
+        return {key: values[key] for key in self._keys if key in values}
+
+    def _take_event_page(self, doc: Doc) -> None:
+        for event in unpack_event_page(doc):
+            self._take_event(event)
+
+    def _take_stream_resource(self, doc: Doc) -> None:
+        self.stream_resources[doc["uid"]] = doc
+
+    def _take_stream_datum(self, doc: Doc) -> None:
+        stream, _, _ = self._descriptors[doc["descriptor"]]
+        resource = self.stream_resources[doc["stream_resource"]]
+        seq_nums = range(doc["seq_nums"]["start"], doc["seq_nums"]["stop"])
+        datum = _Datum(self._count, doc["descriptor"], seq_nums, resource["uid"], doc["indices"]["start"])
+        stream.add_datum(resource["data_key"], datum)
+
+    def _take_resource(self, doc: Doc) -> None:
+        self.resources[doc["uid"]] = doc
+
+    def _take_datum(self, doc: Doc) -> None:
+        if self._keys is None:
+            self.datums[doc["datum_id"]] = doc
+
+    def _take_datum_page(self, doc: Doc) -> None:
+        for i, datum_id in enumerate(doc["datum_id"]):
+            kwargs = {key: values[i] for key, values in doc["datum_kwargs"].items()}
+            self._take_datum({"datum_id": datum_id, "resource": doc["resource"], "datum_kwargs": kwargs})
+
+
+_TAKE: Mapping[str, Callable[[RunTable, Doc], None]] = {
+    "start": RunTable._take_start,
+    "stop": RunTable._take_stop,
+    "descriptor": RunTable._take_descriptor,
+    "event": RunTable._take_event,
+    "event_page": RunTable._take_event_page,
+    "stream_resource": RunTable._take_stream_resource,
+    "stream_datum": RunTable._take_stream_datum,
+    "resource": RunTable._take_resource,
+    "datum": RunTable._take_datum,
+    "datum_page": RunTable._take_datum_page,
+}
+
+
+def unpack_event_page(page: Mapping[str, Any]) -> Iterator[Doc]:
+    """Give the events of a page, one by one; arrays are cut along their first axis, not copied."""
+
+    def cut(columns: Mapping[str, Sequence[Any]], i: int) -> Doc:
+        return {key: column[i] for key, column in columns.items()}
+
+    for i, seq_num in enumerate(page["seq_num"]):
+        yield {
+            "uid": page["uid"][i],
+            "time": page["time"][i],
+            "seq_num": seq_num,
+            "descriptor": page["descriptor"],
+            "data": cut(page["data"], i),
+            "timestamps": cut(page["timestamps"], i),
+            "filled": cut(page.get("filled", {}), i),
+        }

@@ -1,0 +1,126 @@
+"""A run's folder: created once, locked for as long as its writer lives, appended to and never rewritten."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from gently_bluesky.errors import RunExistsError, RunLockedError
+from gently_bluesky.store.disk import AppendFile, naming_a_full_disk, sync_file, sync_folder
+from gently_bluesky.store.journal import encode_line, read_start
+from gently_bluesky.store.layout import JOURNAL, LOCK, MANIFEST, day_folder, run_folder_name, slug
+from gently_bluesky.store.manifest import ManifestEntry
+
+
+class RunFolder:
+    """The folder of one run, open for writing.
+
+    Parameters
+    ----------
+    root
+        A root.
+    start
+        The start document; its time and uid must be there.
+    durable
+        Whether new names are made durable at once.
+
+    Raises
+    ------
+    RunExistsError, RunLockedError
+        The run is in this root already; in the second case another process is writing it.
+    """
+
+    def __init__(self, root: Path, start: Mapping[str, Any], *, durable: bool) -> None:
+        self.root = root
+        self._durable = durable
+        self._image_folders: set[str] = set()
+        parent = root / day_folder(start["time"])
+        with naming_a_full_disk(parent, 0):
+            parent.mkdir(parents=True, exist_ok=True)
+            self.path = _create(parent, start)
+            self._lock = FileLock(self.path / LOCK, thread_local=False, blocking=False)
+            self._lock.acquire()
+            self._journal = AppendFile(self.path / JOURNAL)
+            self._manifest = AppendFile(self.path / MANIFEST)
+        if durable:
+            for folder in (self.path, parent, *parent.relative_to(root).parents):
+                sync_folder(root / folder)
+
+    def new_image_folder(self, data_key: str) -> Path:
+        """Create a folder for the volumes of one stream resource, named after its data key."""
+        name, number = slug(data_key), 1
+        while True:
+            folder = self.path / (name if number == 1 else f"{name}+{number}")
+            if folder.name.lower() in self._image_folders:
+                # another shape, stream or a key that differs by an unsafe letter or, for other systems, by case
+                number += 1
+                continue
+            with naming_a_full_disk(folder, 0):
+                folder.mkdir()
+            self._image_folders.add(folder.name.lower())
+            if self._durable:
+                sync_folder(self.path)
+            return folder
+
+    def append(self, entries: Iterable[ManifestEntry], documents: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+        """Append to the manifest and then to the journal, each durable before the next step if asked for."""
+        if lines := b"".join(encode_line(entry.line()) for entry in entries):
+            self._manifest.append(lines)
+            if self._durable:
+                self._manifest.sync()
+        if lines := b"".join(encode_line({"name": name, "doc": doc}) for name, doc in documents):
+            self._journal.append(lines)
+            if self._durable:
+                self._journal.sync()
+
+    def sync_everything(self, volumes: Iterable[Path]) -> None:
+        """Make durable what was not so far: the volumes, their folders, manifest and journal."""
+        folders = {self.path}
+        for path in volumes:
+            sync_file(path)
+            folders.add(path.parent)
+        for folder in folders:
+            sync_folder(folder)
+        self._manifest.sync()
+        self._journal.sync()
+
+    def close(self) -> None:
+        """Close the files and let go of the lock."""
+        self._journal.close()
+        self._manifest.close()
+        self._lock.release()
+
+
+def _create(parent: Path, start: Mapping[str, Any]) -> Path:
+    name, number = run_folder_name(start), 1
+    while True:
+        folder = parent / (name if number == 1 else f"{name}+{number}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            other = read_start(folder)
+            if is_locked(folder) and (other is None or other["uid"] == start["uid"]):
+                raise RunLockedError(
+                    f"Run {start['uid']} is being written by another process, in {folder}. "
+                    "Wait for it, or give this writer another root."
+                ) from None
+            if other is not None and other["uid"] == start["uid"]:
+                raise RunExistsError(
+                    f"Run {start['uid']} is in this root already, in {folder}. Nothing was changed. "
+                    "Replay it into another root."
+                ) from None
+            number += 1
+            continue
+        return folder
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a living process writes this run."""
+    if not (folder / LOCK).exists():
+        return False
+    try:
+        with FileLock(folder / LOCK, blocking=False):
+            return False
+    except Timeout:
+        return True

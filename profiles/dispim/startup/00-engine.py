@@ -1,0 +1,28 @@
+"""RunEngine, writer, catalog: what every session needs, whatever the hardware.
+
+GENTLY_ROOT says where the runs go; without it, the folder gently-data where IPython was started.
+"""
+
+import getpass
+import os
+import threading
+
+from bluesky import RunEngine, SupplementalData
+from bluesky.callbacks.best_effort import BestEffortCallback
+
+from gently_bluesky import Catalog, FileWriter, replay
+
+writer = FileWriter(os.environ.get("GENTLY_ROOT", "gently-data"))
+catalog = Catalog(writer.root)
+
+# off the main thread there are no signals to handle, and the RunEngine's own defaults would raise
+_signals = {} if threading.current_thread() is threading.main_thread() else {"context_managers": []}
+RE = RunEngine({"operator": getpass.getuser()}, scan_id_source=lambda _: catalog.next_scan_id(), **_signals)
+RE.subscribe(writer)  # first: nothing is shown that is not being written
+
+bec = BestEffortCallback()
+bec.disable_plots()  # bec.enable_plots(), after %matplotlib
+RE.subscribe(bec)
+
+sd = SupplementalData()
+RE.preprocessors.append(sd)

@@ -1,0 +1,67 @@
+"""Plans of this microscope, bound to its devices, and the stock plans beside them."""
+
+import bluesky.plan_stubs as bps
+import bluesky.plans as bp
+from bluesky.plans import count, grid_scan, scan
+
+from gently_bluesky.plans import Calibration, Embryo, acquire_timelapse, acquire_volume
+from gently_bluesky.plans import snap as _snap
+
+
+def volume(
+    session: str = "",
+    embryo: str = "",
+    channel: str = "488 only",
+    views: str = "AB",
+    num_slices: int = 50,
+    z_step_um: float = 1.0,
+    exposure_ms: float = 5.0,
+):
+    """Take one volume where the stage is."""
+    return (
+        yield from acquire_volume(
+            dispim,
+            session=session or None,
+            embryo=embryo or None,
+            catalog=catalog,
+            channel=channel,
+            views=views,
+            num_slices=num_slices,
+            z_step_um=z_step_um,
+            exposure_ms=exposure_ms,
+        )
+    )
+
+
+def timelapse(
+    embryos: dict,
+    session: str,
+    timepoints: int,
+    interval_s: float = 0.0,
+    channels: list = ["488 only"],  # noqa: B006 - read only; queues want a plain default
+    views: str = "AB",
+    num_slices: int = 50,
+    z_step_um: float = 1.0,
+    exposure_ms: float = 5.0,
+):
+    """Take volumes of several embryos again and again; embryos are {name: (x_um, y_um)}."""
+    return (
+        yield from acquire_timelapse(
+            dispim,
+            [Embryo(name=name, x_um=x, y_um=y) for name, (x, y) in embryos.items()],
+            session=session,
+            count=timepoints,
+            interval_s=interval_s,
+            channels=channels,
+            views=views,
+            num_slices=num_slices,
+            z_step_um=z_step_um,
+            exposure_ms=exposure_ms,
+            catalog=catalog,
+        )
+    )
+
+
+def overview(exposure_ms: float = 10.0):
+    """Take one frame with the bottom camera, where the stage is."""
+    return (yield from _snap(dispim.bottom_camera, exposure_ms=exposure_ms, also=[dispim.xy_stage]))

@@ -1,0 +1,1 @@
+"""Tests: flat, one module for each module of the package, and what they share."""

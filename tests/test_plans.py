@@ -1,0 +1,259 @@
+"""Plans of the microscope, run for real on the simulated core, read back from their files."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.plans as bp
+import bluesky.preprocessors as bpp
+import numpy as np
+import pytest
+from bluesky import RunEngine
+from bluesky.simulators import check_limits
+from bluesky.utils import FailedStatus, RunEngineInterrupted
+from ophyd.sim import det, motor
+from ophyd.utils import LimitError
+
+from devices import Dispim
+from gently_bluesky import Catalog, FileWriter
+from gently_bluesky.errors import PresetError
+from gently_bluesky.plans import Calibration, Embryo, acquire_timelapse, acquire_volume, snap
+from tests.devices_rig import DARK, PLANES, SIZE, faults, simulated, small, spim_settings, subscribe
+
+E1 = Embryo(name="e1", x_um=-400.0, y_um=-300.0)
+E2 = Embryo(
+    name="e2",
+    x_um=100.0,
+    y_um=-240.0,
+    z_um=12.0,
+    calibration={"A": Calibration(piezo_offset_um=5.0, galvo_offset_deg=0.25, um_per_deg=90.0)},
+)
+
+
+@contextmanager
+def microscope(root: Path, **options: Any) -> Iterator[tuple[RunEngine, Dispim, FileWriter]]:
+    """A RunEngine, a simulated microscope and the writer that both share."""
+    with FileWriter(root) as writer:
+        engine = RunEngine({}, context_managers=[])
+        subscribe(engine, writer)
+        dispim = simulated(sink=writer, configuration=small(spim=spim_settings(views="AB")), **options)
+        try:
+            yield engine, dispim, writer
+        finally:
+            dispim.close()
+
+
+def addresses(images: Any) -> list[list[int]]:
+    """View, number and plane that each plane of each volume carries."""
+    return [[int(value) for value in images[event, :, 0, 2]] for event in range(len(images))]
+
+
+def pause_soon(engine: RunEngine) -> None:
+    """Ask for a pause from a thread of its own, as a keyboard or a server does: callbacks run on the engine's."""
+    threading.Thread(target=engine.request_pause).start()
+
+
+def dark(dispim: Dispim) -> bool:
+    return str(dispim.laser.output.get()) == "ALL OFF"
+
+
+def test_a_timelapse_puts_every_plane_where_it_belongs_and_says_what_it_shows(root: Path) -> None:
+    with microscope(root) as (engine, dispim, _):
+        engine(acquire_timelapse(dispim, [E1, E2], session="s", count=2, channels=["488 only", "561 only"]))
+        assert dark(dispim)
+    primary = Catalog(root)[-1]["primary"]
+    assert list(primary["embryo"]) == ["e1", "e1", "e2", "e2"] * 2
+    assert list(primary["timepoint"]) == [0] * 4 + [1] * 4
+    assert list(primary["position"]) == [0, 0, 1, 1] * 2
+    assert list(primary["channel"]) == ["488 only", "561 only"] * 4
+    assert list(primary["xy_stage_x"]) == pytest.approx([-400.0, -400.0, 100.0, 100.0] * 2)
+    assert list(primary["z_stage"][2:4]) == [12.0, 12.0]
+    assert list(primary["spim_a_piezo_offset_um"][2:4]) == [5.0, 5.0]
+    for key, view in (("spim_a", 1), ("spim_b", 2)):
+        images = primary[key]
+        assert images.shape == (8, PLANES, SIZE, SIZE)
+        assert addresses(images) == [list(range(PLANES))] * 8
+        assert {int(value) for value in images[:, 0, 0, 0]} == {view}
+
+
+def test_the_start_document_says_what_was_planned(root: Path) -> None:
+    with microscope(root) as (engine, dispim, _):
+        engine(acquire_timelapse(dispim, [E2], session="s", count=1, md={"operator": "ann"}))
+    start = Catalog(root)[-1].start
+    assert (start["plan_name"], start["session"], start["operator"]) == ("acquire_timelapse", "s", "ann")
+    assert start["num_points"] == 1
+    assert start["embryos"][0]["calibration"]["A"]["um_per_deg"] == 90.0
+
+
+def test_timepoints_go_on_where_the_catalog_ends(root: Path) -> None:
+    with microscope(root) as (engine, dispim, writer):
+        catalog = Catalog(writer.root)
+        engine(acquire_timelapse(dispim, [E1], session="s", count=2, catalog=catalog))
+        engine(acquire_timelapse(dispim, [E1, E2], session="s", count=1, catalog=catalog))
+        engine(acquire_volume(dispim, session="s", embryo="e1", catalog=catalog))
+        engine(acquire_timelapse(dispim, [E1], session="another", count=1, catalog=catalog))
+    assert catalog.timepoints("s", "e1") == [0, 1, 2, 3]
+    assert catalog.timepoints("s", "e2") == [0]
+    assert catalog.timepoints("another", "e1") == [0]
+    assert catalog.next_timepoint("s", "e1") == 4
+
+
+def test_a_volume_alone_is_a_run_of_one_event(root: Path) -> None:
+    with microscope(root) as (engine, dispim, _):
+        engine(
+            acquire_volume(dispim, session="s", embryo="e", timepoint=7, views="B", num_slices=3, z_step_um=0.5)
+        )
+    run = Catalog(root)[-1]
+    (volume,) = Catalog(root).volumes(session="s", embryo="e", timepoint=7, view="B")
+    assert (run.start["embryo"], run.start["timepoint"]) == ("e", 7)
+    assert run["primary"].image_keys == ["spim_b"]
+    assert volume.array().shape == (3, SIZE, SIZE)
+    assert volume.images.voxel_size_um == (0.5, 0.1625, 0.1625)
+
+
+def test_a_volume_that_nobody_named_claims_no_embryo(root: Path) -> None:
+    with microscope(root) as (engine, dispim, _):
+        engine(acquire_volume(dispim))
+    run = Catalog(root)[-1]
+    assert "embryo" not in run.start
+    assert "embryo" not in run["primary"].data_keys
+
+
+def test_a_snap_is_one_frame(root: Path) -> None:
+    with microscope(root) as (engine, dispim, _):
+        engine(snap(dispim.bottom_camera, exposure_ms=3.0, also=[dispim.xy_stage]))
+    primary = Catalog(root)[-1]["primary"]
+    assert primary["bottom_camera"].dims == ("event", "y", "x")
+    assert primary["bottom_camera_exposure_ms"][0] == 3.0
+    assert primary["bottom_camera"][0].shape == (SIZE, SIZE)
+
+
+@pytest.mark.parametrize(
+    ("embryos", "options", "error", "match"),
+    [
+        ([], {}, ValueError, "needs embryos"),
+        ([E1, E1], {}, ValueError, "a name of its own"),
+        ([E1], {"count": 0}, ValueError, "at least 1"),
+        ([Embryo(name="far", x_um=9999.0, y_um=0.0)], {}, LimitError, "9999"),
+        ([Embryo(name="deep", x_um=0.0, y_um=0.0, z_um=999.0)], {}, LimitError, "999"),
+        ([E1], {"channels": ["405 only"]}, PresetError, "405 only "),
+    ],
+    ids=["no embryos", "one name twice", "no rounds", "x outside", "z outside", "a preset misspelled"],
+)
+def test_a_plan_that_cannot_be_is_refused_before_anything_moves(
+    root: Path, embryos: list[Embryo], options: dict[str, Any], error: type[Exception], match: str
+) -> None:
+    with microscope(root) as (engine, dispim, writer):
+        before = dispim.xy_stage.position
+        with pytest.raises(error, match=match):
+            engine(acquire_timelapse(dispim, embryos, **{"session": "s", "count": 1, **options}))
+        assert tuple(dispim.xy_stage.position) == tuple(before)
+        assert len(Catalog(writer.root)) == 0
+
+
+def test_a_power_outside_its_bounds_is_refused(root: Path) -> None:
+    with microscope(root) as (engine, dispim, _), pytest.raises(LimitError, match=r"9\.09"):
+        engine(bps.mv(dispim.laser.power_488_percent, 9.09))
+
+
+def test_check_limits_sees_a_scan_that_leaves_the_stage(root: Path) -> None:
+    with microscope(root) as (_, dispim, _), pytest.raises(LimitError):
+        check_limits(bp.scan([dispim.spim], dispim.piezo_a, 0, 500, 3))
+
+
+def test_a_failed_volume_fails_the_run_with_its_cause_and_leaves_what_came_before(root: Path) -> None:
+    with microscope(root) as (engine, dispim, _):
+        count = 0
+
+        def lose_one(name: str, doc: dict[str, Any]) -> None:
+            nonlocal count
+            count += name == "event"
+            if name == "event" and count == 2:
+                faults(dispim).lost_frames = {("HamCam1", 2)}
+
+        subscribe(engine, lose_one)
+        with pytest.raises(FailedStatus):
+            engine(acquire_timelapse(dispim, [E1], session="s", count=5))
+        assert dark(dispim)
+        faults(dispim).clear()
+        engine(acquire_volume(dispim))
+    broken = Catalog(root)[-2]
+    assert broken.exit_status == "fail"
+    assert "spim" in broken.stop["reason"] if broken.stop else False
+    assert addresses(broken["primary"]["spim_a"]) == [list(range(PLANES))] * 2
+    assert Catalog(root)[-1].exit_status == "success"
+
+
+def test_after_pause_and_resume_volumes_are_lit_again(root: Path) -> None:
+    with microscope(root) as (engine, dispim, _):
+        events = 0
+
+        def pause_once(name: str, doc: dict[str, Any]) -> None:
+            nonlocal events
+            events += name == "event"
+            if name == "event" and events == 2:
+                pause_soon(engine)
+
+        subscribe(engine, pause_once)
+        with pytest.raises(RunEngineInterrupted):
+            engine(acquire_timelapse(dispim, [E1], session="s", count=4))
+        assert dark(dispim)
+        engine.resume()
+        assert dark(dispim)
+    run = Catalog(root)[-1]
+    images = run["primary"]["spim_a"]
+    assert run.exit_status == "success"
+    assert len(images) == 4
+    assert all(images[event, :, 5:].min() > DARK for event in range(4))
+
+
+@pytest.mark.parametrize("how", ["abort", "stop", "halt"])
+def test_an_interrupted_timelapse_ends_dark_and_readable(root: Path, how: str) -> None:
+    with microscope(root) as (engine, dispim, _):
+
+        def pause(name: str, doc: dict[str, Any]) -> None:
+            if name == "event" and doc["seq_num"] == 2:
+                pause_soon(engine)
+
+        subscribe(engine, pause)
+        with pytest.raises(RunEngineInterrupted):
+            engine(acquire_timelapse(dispim, [E1, E2], session="s", count=9))
+        getattr(engine, how)()
+        assert dark(dispim)
+    run = Catalog(root)[-1]
+    assert run.exit_status in {"abort", "success"}
+    assert len(run["primary"]) >= 2
+    assert addresses(run["primary"]["spim_b"]) == [list(range(PLANES))] * len(run["primary"])
+
+
+def test_the_stock_plans_work_with_our_devices_and_others_beside_them(root: Path) -> None:
+    with microscope(root) as (engine, dispim, _):
+        engine(bp.count([dispim.spim, det], 2))
+        engine(bp.scan([dispim.spim, det], dispim.piezo_a, -10, 10, 3))
+        engine(bp.grid_scan([dispim.camera_a, det], dispim.xy_stage.x, -5, 5, 2, dispim.xy_stage.y, 0, 9, 2))
+        engine(bp.scan([dispim.bottom_camera], motor, 0, 1, 2))
+
+        def go() -> Any:
+            return (yield from bps.abs_set(dispim.z_stage, 20.0))
+
+        engine(bp.ramp_plan(go(), dispim.z_stage, lambda: bps.trigger_and_read([det]), timeout=30))
+    assert max(Catalog(root)[-1]["z_stage_monitor"]["z_stage"]) > 0
+    catalog = Catalog(root)
+    assert [run.exit_status for run in catalog] == ["success"] * 5
+    scan, grid = catalog.search(plan_name="scan")[-1], catalog.search(plan_name="grid_scan")[0]
+    assert list(scan["primary"]["piezo_a"]) == [-10.0, 0.0, 10.0]
+    assert grid["primary"]["camera_a"].shape[0] == 4
+    assert np.all(catalog.search(plan_name="count")[0]["primary"]["det"] > 0)
+
+
+def test_a_flyer_of_others_goes_along(root: Path) -> None:
+    from ophyd.sim import trivial_flyer
+
+    with microscope(root) as (engine, dispim, _):
+        engine(bpp.fly_during_wrapper(bp.count([dispim.spim], 2), [trivial_flyer]))
+    run = Catalog(root)[-1]
+    assert run.exit_status == "success"
+    assert addresses(run["primary"]["spim_a"]) == [list(range(PLANES))] * 2

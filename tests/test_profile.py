@@ -1,0 +1,83 @@
+"""The IPython profile, in a real IPython and in the queue server's loader."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gently_bluesky import Catalog
+
+REPOSITORY = Path(__file__).parent.parent
+PROFILE = REPOSITORY / "profiles" / "dispim"
+
+
+def in_profile(root: Path, code: str, **environment: str) -> str:
+    pytest.importorskip("IPython")
+    result = subprocess.run(
+        [sys.executable, "-m", "IPython", f"--profile-dir={PROFILE}", "--colors=NoColor", "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, "GENTLY_ROOT": str(root), "PYTHONPATH": str(REPOSITORY), **environment},
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def test_the_prompt_has_everything_and_goes_on_counting(root: Path) -> None:
+    code = "RE(volume('s', 'embryo_1', num_slices=2)); print('KEYS', list(catalog[-1])); %wa"
+    shown = in_profile(root, "\n".join(code.split("; ")))
+    assert "KEYS ['baseline', 'primary']" in shown
+    assert "spim_a_mean" in shown  # the table of the best-effort callback
+    assert "xy_stage" in shown.split("motors")[1]  # what %wa says
+    in_profile(root, "RE(count([spim, temperature], 1)); RE(overview())")
+    runs = list(reversed(list(Catalog(root))))
+    assert [run.start["scan_id"] for run in runs] == [1, 2, 3]
+    assert [run.exit_status for run in runs] == ["success"] * 3
+    assert runs[0].start["operator"]
+
+
+def test_the_same_profile_runs_on_micro_manager(root: Path) -> None:
+    pytest.importorskip("pymmcore")
+    in_profile(root, "RE(timelapse(demo_embryos(), 's', 1, num_slices=2))", GENTLY_CORE="micromanager")
+    primary = Catalog(root)[-1]["primary"]
+    assert len(primary) == 3
+    assert primary.configuration()["spim"]["spim_core_version"].startswith("MMCore")
+
+
+def test_a_configuration_with_an_unknown_key_is_named(root: Path, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text('[laser.lines."488"]\nmost = 9\n', encoding="utf-8")
+    shown = in_profile(root, "1", GENTLY_CONFIG=str(wrong))
+    assert "wrong.toml" in shown
+    assert "laser.lines.488.most" in shown
+
+
+def test_what_ipython_writes_does_not_dirty_the_tree(root: Path) -> None:
+    def status() -> str:
+        command = ["git", "status", "--porcelain", "profiles"]
+        return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False).stdout
+
+    before = status()
+    in_profile(root, "catalog")
+    assert status() == before
+
+
+def test_the_queue_server_finds_plans_and_devices(root: Path, tmp_path: Path) -> None:
+    pytest.importorskip("bluesky_queueserver")
+    program = Path(sys.executable).parent / "qserver-list-plans-devices"
+    result = subprocess.run(
+        [str(program), "--startup-dir", str(PROFILE / "startup"), "--file-dir", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, "GENTLY_ROOT": str(root), "PYTHONPATH": str(REPOSITORY)},
+    )
+    assert result.returncode == 0, result.stderr
+    listed = (tmp_path / "existing_plans_and_devices.yaml").read_text(encoding="utf-8")
+    for name in ("timelapse", "volume", "overview", "count", "spim", "xy_stage", "laser"):
+        assert f"\n  {name}:" in listed
