@@ -215,15 +215,15 @@ class Camera(ExposingDevice):
         )
         return {**super().describe(), **frame}
 
-    def read(self) -> dict[str, Any]:
-        """Readings of the last frame.
+    def take_readings(self) -> dict[str, Any]:
+        """Read what an event is to say of the frame that was just taken.
 
         Raises
         ------
         ReadingError
-            There is none that ended well, or the hardware does not answer.
+            The hardware does not answer.
         """
-        return {**super().read(), **self._outlet.read(self.name, self._taken_at)}
+        return {**super().take_readings(), **self._outlet.read(self.name, self._taken_at)}
 
     def expose(self) -> None:
         """Take one frame.
@@ -282,8 +282,9 @@ class Camera(ExposingDevice):
         metadata: VolumeMetadata = {
             "voxel_size_um": (um, um),
             "exposure_ms": self.connection.core.getExposure(self.label),
-            "channel": str(self.light.preset.get()),
         }
+        if self.light.channel is not None:
+            metadata["channel"] = self.light.channel
         if self.view is not None:
             metadata["view"] = self.view
         return metadata

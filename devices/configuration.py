@@ -86,6 +86,8 @@ class CameraSettings(Section):
     """Properties that make it wait for the controller's pulses."""
     internal: dict[str, str] = {}
     """Properties that make it expose by itself."""
+    readout_ms: NotNegative = 0.5
+    """From the end of an exposure until it takes the next trigger; the default is the simulated camera's."""
     gain_property: str | None = None
     firmware_property: str | None = None
     serial_property: str | None = None
@@ -101,7 +103,12 @@ class CameraSettings(Section):
         if x < 0 or y < 0 or width < 1 or height < 1:
             raise ValueError(f"roi_px {list(self.roi)}: x and y from 0, width and height from 1")
         if x + width > self.sensor_px[0] or y + height > self.sensor_px[1]:
-            raise ValueError(f"roi_px {list(self.roi)} does not lie on the sensor {list(self.sensor_px)}")
+            sensor, size = self.sensor_px, (min(width, self.sensor_px[0]), min(height, self.sensor_px[1]))
+            middle = [(sensor[0] - size[0]) // 2, (sensor[1] - size[1]) // 2, *size]
+            raise ValueError(
+                f"roi_px {list(self.roi)} does not lie on the sensor {list(sensor)}; "
+                f"give both, as in roi_px = {middle}"
+            )
         return self
 
 

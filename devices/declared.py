@@ -152,6 +152,32 @@ class DeclaredSignal(Signal):  # type: ignore[misc]
             return self._dtype_numpy
         return f"<U{max((len(choice) for choice in self.choices), default=64)}"
 
+    def subscribe(self, callback: Callable[..., object], event_type: str | None = None, run: bool = True) -> int:
+        """Call back with every new value, and with the value now if `run`.
+
+        Parameters
+        ----------
+        callback
+            Called as ophyd calls it.
+        event_type
+            Absent, or "value": of the value.
+        run
+            Whether to call it at once.
+
+        Returns
+        -------
+        int
+            For `unsubscribe`.
+
+        Raises
+        ------
+        ReadingError
+            The value now could not be had.
+        """
+        if run and event_type in (None, self.SUB_VALUE):
+            seed(self, self.SUB_VALUE, self.get(), self._read_at())
+        return int(super().subscribe(callback, event_type=event_type, run=run))
+
     def read(self) -> dict[str, dict[str, Any]]:
         """Reading of the signal: value and seconds since the epoch.
 
@@ -164,6 +190,13 @@ class DeclaredSignal(Signal):  # type: ignore[misc]
 
     def _read_at(self) -> float:
         return float(self.timestamp)
+
+
+def seed(device: Any, event_type: str, value: Any, timestamp: float) -> None:
+    """Let the next subscription begin with a value, without telling those who are subscribed already."""
+    # ophyd calls back at once with what was told last, and not at all where nothing ever was.
+    told = {"value": value, "timestamp": timestamp, "sub_type": event_type, "obj": device}
+    device._args_cache[event_type] = ((), told)
 
 
 def _is_number(value: Any, *, whole: bool) -> bool:

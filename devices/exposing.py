@@ -46,6 +46,7 @@ class ExposingDevice(Device):  # type: ignore[misc]
         self._status: CausedStatus | None = None
         self._thread: threading.Thread | None = None
         self._unreadable: str | None = "nothing was taken yet; trigger it first"
+        self._readings: dict[str, Any] = {}
         super().__init__(name=name, labels={"detectors"}, **kwargs)
 
     @abstractmethod
@@ -80,7 +81,7 @@ class ExposingDevice(Device):  # type: ignore[misc]
             raise AcquisitionError(f"{self.name}: triggered while it is still exposing")
         self._stopped.clear()
         self._pardoned = False
-        self._status = CausedStatus(self)
+        self._status = self._new_status()
         self._thread = in_thread(self._status, self._run, name=f"expose-{self.name}")
         return self._status
 
@@ -96,14 +97,24 @@ class ExposingDevice(Device):  # type: ignore[misc]
             raise ReadingError(f"{self.name}: {self._unreadable}")
 
     def read(self) -> dict[str, Any]:
-        """Readings of the last exposure.
+        """Readings of the last exposure, as they were when it ended: settings changed since belong to the next.
 
         Raises
         ------
         ReadingError
-            There is none that ended well, or the hardware does not answer.
+            There is none that ended well since the device was staged.
         """
         self.check_readable()
+        return dict(self._readings)
+
+    def take_readings(self) -> dict[str, Any]:
+        """Read everything that an event is to say of the exposure that has just ended.
+
+        Raises
+        ------
+        ReadingError
+            The hardware does not answer.
+        """
         return dict(super().read())
 
     def stop(self, *, success: bool = False) -> None:
@@ -129,8 +140,9 @@ class ExposingDevice(Device):  # type: ignore[misc]
         self.stop(success=True)
 
     def stage(self) -> list[object]:
-        """Get ready for a run."""
+        """Get ready for a run; what was taken before belongs to others."""
         self.stop()
+        self._unreadable = "nothing was taken since it was staged; trigger it first"
         return list(super().stage())
 
     def unstage(self) -> list[object]:
@@ -141,11 +153,15 @@ class ExposingDevice(Device):  # type: ignore[misc]
             self.light.all_off()
         return list(super().unstage())
 
+    def _new_status(self) -> CausedStatus:
+        return CausedStatus(self)
+
     def _run(self) -> None:
         self._unreadable = "the exposure has not ended"
         try:
             with self._alone():
                 self.expose()
+                self._readings = self.take_readings()
         except Exception as error:
             self._unreadable = f"the last exposure did not end well: {type(error).__name__}: {error}"
             # A light that was stopped by itself is a pause as well: the RunEngine stops what was set first.

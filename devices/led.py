@@ -13,6 +13,8 @@ from devices.core import Connection
 from devices.light import PERCENT, Light
 from devices.signals import CoreSignal
 
+TRANSMITTED = "transmitted light"
+
 
 class Led(Light):
     """The lamp of the bottom camera.
@@ -48,6 +50,11 @@ class Led(Light):
             timeout_s=settings.timeout_s,
             **kwargs,
         )
+
+    @property
+    def channel(self) -> str | None:
+        """Transmitted light, whatever the preset is called; None when it is off."""
+        return None if str(self.preset.get()) == self.off else TRANSMITTED
 
     def read_intensity(self) -> float:
         """Intensity in percent, asked of the hardware."""

@@ -21,6 +21,16 @@ from gently_bluesky.errors import DeviceError, ExposureStoppedError, PresetError
 PERCENT = "percent"
 
 
+class Preset(str):
+    """A preset as a position: text that bluesky's `%wa` can round like every other position."""
+
+    __slots__ = ()
+
+    def round(self, decimals: int = 0, out: None = None) -> "Preset":  # noqa: ARG002 - as numpy.round calls it
+        """Give itself: there is nothing to round."""
+        return self
+
+
 class Light(Device):  # type: ignore[misc]
     """A light that is switched by the presets of a config group.
 
@@ -45,6 +55,7 @@ class Light(Device):  # type: ignore[misc]
         initial=lambda light: light.initial,
         dtype_numpy="<U",
         choices=lambda light: light.presets,
+        convert=str,
         kind=Kind.normal,
     )
     output = Cpt(
@@ -78,6 +89,16 @@ class Light(Device):  # type: ignore[misc]
         self._switching = threading.RLock()
         self._stopped = False
         super().__init__(name=name, labels={"lights"}, **kwargs)
+
+    @property
+    def position(self) -> Preset:
+        """The preset that is selected: what `set` is undone with."""
+        return Preset(self.preset.get())
+
+    @property
+    def channel(self) -> str | None:
+        """What frames of the selected preset show, for their metadata; None: nothing that has a name."""
+        return str(self.preset.get())
 
     def check_value(self, value: str) -> None:
         """Refuse a preset that there is not.

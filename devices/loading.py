@@ -1,6 +1,7 @@
 """Reads a configuration from TOML; what is wrong with it is named by file and path of the key.
 
-Knows pydantic's errors and how to say them; knows nothing of what the keys mean.
+What a file says goes over the defaults, key by key. Knows pydantic's errors and how to say them; knows nothing
+of what the keys mean.
 """
 
 import tomllib
@@ -21,7 +22,8 @@ def load_configuration(path: Path | str) -> Configuration:
     Parameters
     ----------
     path
-        A TOML file; keys that it leaves out keep their defaults.
+        A TOML file. Keys that it leaves out keep their defaults, in every table; lists are replaced whole. In
+        the tables whose keys are the user's own (as lines, presets, embryos) `false` takes a default away.
 
     Returns
     -------
@@ -50,7 +52,7 @@ def check_configuration(content: dict[str, Any], *, source: str, folder: Path | 
     Parameters
     ----------
     content
-        As TOML gives it.
+        As TOML gives it; goes over the defaults key by key.
     source
         Where it is from, for the message.
     folder
@@ -61,11 +63,26 @@ def check_configuration(content: dict[str, Any], *, source: str, folder: Path | 
     ConfigError
         A key or value in it is not allowed.
     """
+    whole = _over(Configuration().model_dump(), content, Configuration)
     try:
-        return Configuration.model_validate(content, context={"folder": folder})
+        return Configuration.model_validate(whole, context={"folder": folder})
     except ValidationError as error:
         lines = [_told(source, details) for details in error.errors(include_url=False)]
         raise ConfigError("\n".join(lines)) from error
+
+
+def _over(default: Any, given: Any, annotation: Any) -> Any:
+    """Put what was given over the default; only tables are merged."""
+    if not isinstance(default, dict) or not isinstance(given, dict):
+        return given
+    named_by_user = get_origin(_without_none(annotation)) is dict
+    merged = dict(default)
+    for key, value in given.items():
+        if named_by_user and value is False and key in default:
+            del merged[key]
+        else:
+            merged[key] = _over(default.get(key), value, _inner(annotation, key))
+    return merged
 
 
 def _told(source: str, details: ErrorDetails) -> str:

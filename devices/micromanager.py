@@ -47,7 +47,7 @@ def open_micromanager(configuration: Configuration, clock: Clock) -> Connection:
     Raises
     ------
     ConfigError
-        pymmcore is not installed, or the section names nothing to load.
+        pymmcore is not installed, or the section names nothing to load, or what is not there.
     DeviceError
         Micro-Manager could not load it; its message is attached.
     """
@@ -58,6 +58,7 @@ def open_micromanager(configuration: Configuration, clock: Clock) -> Connection:
     settings = configuration.micromanager
     if settings.file is None and not settings.devices:
         raise ConfigError("micromanager: names neither a file nor devices; there is nothing to load")
+    _check_paths(settings)
     core = pymmcore.CMMCore()
     try:
         core.setDeviceAdapterSearchPaths([str(path) for path in settings.adapter_paths or _test_adapters()])
@@ -66,10 +67,21 @@ def open_micromanager(configuration: Configuration, clock: Clock) -> Connection:
         _load_devices(core, settings)
         _define_groups(core, settings)
         core.setCircularBufferMemoryFootprint(configuration.spim.circular_buffer_mb)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, OSError) as error:  # a configuration file that it refuses is an OSError
         core.unloadAllDevices()
-        raise DeviceError(f"Micro-Manager could not load {configuration.name!r}: {error}") from error
+        what = f" from {settings.file}" if settings.file is not None else ""
+        said = " ".join(str(error).split())  # several lines, some of them empty
+        raise DeviceError(f"Micro-Manager could not load {configuration.name!r}{what}: {said}") from error
     return Connection(core, clock, pymmcore.Metadata)
+
+
+def _check_paths(settings: MicroManagerSettings) -> None:
+    """See that what is named is there; MMCore takes a folder for an empty file, and any search path."""
+    if settings.file is not None and not settings.file.is_file():
+        raise ConfigError(f"micromanager.file: there is no file {settings.file}")
+    for path in settings.adapter_paths:
+        if not path.is_dir():
+            raise ConfigError(f"micromanager.adapter_paths: there is no folder {path}")
 
 
 def demo_micromanager_configuration(*, sensor_px: tuple[int, int] = (512, 512)) -> Configuration:

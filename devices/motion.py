@@ -13,20 +13,54 @@ from ophyd import Device
 
 from devices.cleanup import clean_up_after
 from devices.clock import Clock
+from devices.declared import seed
 from devices.status import ProgressStatus
 from gently_bluesky.errors import MoveError, MoveTimeoutError
 
 POLL_S = 0.01
 
 
-class Mover(Device):  # type: ignore[misc]
-    """A device that moves, and tells whoever monitors it, or its readback, where it has come to.
+class Positioned(Device):  # type: ignore[misc]
+    """A device with a position that can be monitored.
 
-    A subclass has a `connection`, for its clock, and a `readback`.
+    A subclass has a `connection`, for its clock, and a `position`.
     """
 
     SUB_READBACK = "readback"
     _default_sub = SUB_READBACK
+
+    def subscribe(self, callback: Callable[..., object], event_type: str | None = None, run: bool = True) -> int:
+        """Call back with every position that it is seen at, and with the one now if `run`.
+
+        Parameters
+        ----------
+        callback
+            Called as ophyd calls it.
+        event_type
+            Absent, or "readback": of the position.
+        run
+            Whether to call it at once.
+
+        Returns
+        -------
+        int
+            For `unsubscribe`.
+
+        Raises
+        ------
+        ReadingError
+            It did not say where it is.
+        """
+        if run and event_type in (None, self.SUB_READBACK):
+            seed(self, self.SUB_READBACK, self.position, self.connection.clock.time())
+        return int(super().subscribe(callback, event_type=event_type, run=run))
+
+
+class Mover(Positioned):
+    """A device that moves, and tells whoever monitors it, or its readback, where it has come to.
+
+    A subclass has a `readback`.
+    """
 
     def moved(self, position: float) -> None:
         """Tell of a position.

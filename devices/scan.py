@@ -52,6 +52,14 @@ class ScanProgram:
     sheet_offset_deg: float
     timing_ms: Mapping[str, float]
 
+    @property
+    def period_ms(self) -> float:
+        """From one plane to the next: as long as the longest of scan, laser and camera pulse takes."""
+        return max(
+            self.timing_ms[f"SPIMDelayBefore{part}(ms)"] + self.timing_ms[f"SPIM{part}Duration(ms)"]
+            for part in ("Scan", "Laser", "Camera")
+        )
+
     def load(self, core: Core) -> None:
         """Write it into the controller and arm the piezos; nothing moves.
 

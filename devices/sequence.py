@@ -48,6 +48,7 @@ def take_frames(
     start: Callable[[], None],
     stopped: threading.Event,
     timeout_s: float,
+    came: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Run the cameras and hand out their frames as they come.
 
@@ -63,6 +64,8 @@ def take_frames(
         Set from outside to end it.
     timeout_s
         Longest time without a frame from any camera.
+    came
+        Called after each frame with how many have come, of all cameras together.
 
     Raises
     ------
@@ -83,7 +86,7 @@ def take_frames(
         for take in takes:
             _start(connection, take)
         start()
-        _drain(connection, takes, stopped, timeout_s)
+        _drain(connection, takes, stopped, timeout_s, came)
     except BaseException as error:
         clean_up_after(error, *stops, core.clearCircularBuffer)
         raise
@@ -91,7 +94,13 @@ def take_frames(
         stop()
 
 
-def _drain(connection: Connection, takes: Sequence[Take], stopped: threading.Event, timeout_s: float) -> None:
+def _drain(
+    connection: Connection,
+    takes: Sequence[Take],
+    stopped: threading.Event,
+    timeout_s: float,
+    came: Callable[[int], None],
+) -> None:
     core, clock = connection.core, connection.clock
     by_label = {take.label: take for take in takes}
     last = clock.monotonic()
@@ -112,6 +121,7 @@ def _drain(connection: Connection, takes: Sequence[Take], stopped: threading.Eve
                 raise AcquisitionError(f"a frame could not be taken: {error}; {_counts(takes)}") from error
             _hand_out(by_label, frame, tags, clock.time())
             last = clock.monotonic()
+            came(sum(take.came for take in takes))
         elif not running:
             raise AcquisitionError(f"the camera ended its sequence before all frames had come; {_counts(takes)}")
         elif clock.monotonic() - last > timeout_s:

@@ -11,6 +11,7 @@ from typing import Any
 from ophyd import Component as Cpt
 from ophyd import Kind
 from ophyd.device import create_device_from_components
+from ophyd.utils import LimitError
 
 from devices.camera import check_roi
 from devices.cleanup import clean_up_after
@@ -23,6 +24,7 @@ from devices.scan import ScanProgram
 from devices.sequence import take_frames
 from devices.signals import CoreSignal, Derived, Setting
 from devices.stage import LinearAxis, XYStage
+from devices.status import CausedStatus, FramesStatus
 from devices.view import Arm, View
 from gently_bluesky.errors import AcquisitionError
 from gently_bluesky.protocols import Sink, VolumeMetadata
@@ -203,6 +205,8 @@ class Spim(ExposingDevice):
         views = self.active_views()
         program = self._program(views)
         external = self.trigger_by == "external"
+        if external:
+            self._check_exposure(views, program.period_ms)
         for view in views:
             view.set_up_camera(self.roi.get(), float(self.exposure_ms.get()), external=external)
         self._check_same_frames(views)
@@ -218,6 +222,7 @@ class Spim(ExposingDevice):
                     start=(lambda: program.run(core)) if external else (lambda: None),
                     stopped=self.stopped,
                     timeout_s=max(view.arm.camera.timeout_s for view in views),
+                    came=self._tell_frames,
                 )
             if external:
                 program.idle(core)
@@ -244,6 +249,13 @@ class Spim(ExposingDevice):
         """How many volumes are sealed in every active view."""
         return min(view.outlet.sealed for view in self.active_views())
 
+    def _new_status(self) -> CausedStatus:
+        return FramesStatus(self, frames=len(self.active_views()) * int(self.num_slices.get()))
+
+    def _tell_frames(self, count: int) -> None:
+        if isinstance(self._status, FramesStatus):
+            self._status.tell(count)
+
     def _program(self, views: list[View]) -> ScanProgram:
         return ScanProgram(
             sides=[view.side() for view in views],
@@ -252,6 +264,19 @@ class Spim(ExposingDevice):
             sheet_offset_deg=float(self.sheet_offset_deg.get()),
             timing_ms={name: float(getattr(self, signal).get()) for signal, name in TIMING.items()},
         )
+
+    def _check_exposure(self, views: list[View], period_ms: float) -> None:
+        """See that every pulse finds its camera waiting: one that still exposes or reads out misses it."""
+        exposure = float(self.exposure_ms.get())
+        slowest = max((view.arm.camera for view in views), key=lambda camera: camera.readout_ms)
+        most = period_ms - slowest.readout_ms
+        if exposure > most + 1e-6:
+            raise LimitError(
+                f"{self.exposure_ms.name}: asked for {exposure:g}; a plane takes {period_ms:g} ms with these "
+                f"timings, and {slowest.label} needs {slowest.readout_ms:g} ms of them to read out: at most "
+                f"{most:g}, or the camera would miss triggers; for longer exposures set {self.name}_"
+                f"scan_duration_ms (and laser_duration_ms) longer"
+            )
 
     def _check_same_frames(self, views: list[View]) -> None:
         """See that all cameras will deliver what was asked for."""

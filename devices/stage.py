@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from ophyd import Component as Cpt
-from ophyd import Device
 from ophyd.utils import LimitError
 
 from devices.axis import Axis
 from devices.configuration import AxisSettings, XYStageSettings
 from devices.core import Connection
 from devices.declared import Bounds
-from devices.motion import Drive, Motion
+from devices.motion import Drive, Motion, Positioned
 from devices.status import CausedStatus
 
 MICROMETER = "um"
@@ -79,8 +78,19 @@ class PairedAxis(Axis):
             **kwargs,
         )
 
+    def moved(self, position: float) -> None:
+        """Tell of a position, and let the pair tell as well.
 
-class AxisPair(Device):  # type: ignore[misc]
+        Parameters
+        ----------
+        position
+            In `egu`.
+        """
+        super().moved(position)
+        self.parent.moved()
+
+
+class AxisPair(Positioned):
     """Two axes, x and y, that one controller moves; each goes alone, or both at once.
 
     Parameters
@@ -125,6 +135,12 @@ class AxisPair(Device):  # type: ignore[misc]
             The stage did not say.
         """
         return self.x.position, self.y.position
+
+    def moved(self) -> None:
+        """Tell whoever monitors the pair where it is."""
+        if self._callbacks[self.SUB_READBACK]:  # asking costs a turn on the controller's line
+            now = self.connection.clock.time()
+            self._run_subs(sub_type=self.SUB_READBACK, value=self.position, timestamp=now)
 
     def check_value(self, value: Sequence[float]) -> None:
         """Refuse a target outside the limits.

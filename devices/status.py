@@ -4,12 +4,16 @@ The RunEngine puts the text of a failed Status into the stop document as its rea
 `success=False`. Nothing here knows what the work is.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ophyd.status import DeviceStatus, StatusBase
+
+TELL_S = 0.1
+"""How often somebody who watches frames is told of them."""
 
 
 class CausedStatus(DeviceStatus):  # type: ignore[misc]
@@ -119,6 +123,40 @@ class ProgressStatus(CausedStatus):
     def _settled(self) -> None:
         if self._exception is None:
             self.tell(self.target)
+
+
+class FramesStatus(ProgressStatus):
+    """A ProgressStatus that counts frames, and tells no more often than anybody can read.
+
+    Parameters
+    ----------
+    device
+        What takes them.
+    frames
+        How many are to come.
+    """
+
+    def __init__(self, device: Any, *, frames: int) -> None:
+        self._came = 0
+        self._told = -math.inf
+        super().__init__(device, initial=0, target=frames, unit="frames")
+
+    def tell(self, current: float) -> None:
+        """Take down how many have come, and tell the watchers ten times a second.
+
+        Parameters
+        ----------
+        current
+            How many frames have come.
+        """
+        self._came = int(current)
+        # Drawing a bar takes longer than a frame may; there is none where nobody watches.
+        if self._watching and (now := time.monotonic()) - self._told >= TELL_S:
+            self._told = now
+            super().tell(self._came)
+
+    def _settled(self) -> None:
+        super().tell(self._came)  # after a pause as well, in which not all have come
 
 
 def in_thread(status: CausedStatus, work: Callable[[], None], *, name: str) -> threading.Thread:

@@ -6,6 +6,8 @@ with ``--json``, in lines for programs; every expected error is one line on stde
 
 import datetime
 import enum
+import logging
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -46,11 +48,15 @@ class CoreName(enum.StrEnum):
 
 def main() -> None:
     """Run the command line."""
-    from ophyd.utils import LimitError  # noqa: PLC0415 - known to those who move stages
+    from bluesky.utils import FailedStatus  # noqa: PLC0415 - known to those who run plans
+    from ophyd.utils import LimitError  # noqa: PLC0415
 
     try:
         app()
-    except (GentlyError, LimitError, OSError, ValueError) as error:
+    except BrokenPipeError:  # whoever read has seen enough
+        sys.stdout = sys.stderr
+        raise SystemExit(141) from None
+    except (GentlyError, LimitError, FailedStatus, OSError, ValueError) as error:
         print(f"gently-bluesky: {error}", file=sys.stderr)
         raise SystemExit(1) from None
 
@@ -74,6 +80,7 @@ def demo(
     from devices import demo_embryos  # noqa: PLC0415
     from gently_bluesky.plans import Embryo, acquire_timelapse  # noqa: PLC0415
 
+    logging.getLogger("bluesky").setLevel(logging.CRITICAL)  # its tracebacks; errors here are one line
     with FileWriter(root) as writer:
         catalog = Catalog(writer.root)
         dispim = _demo_microscope(core, writer)
@@ -103,6 +110,7 @@ def demo(
                 dispim.close()
     _tell_demo(catalog)
     if interrupted:
+        out.print("[bold]Interrupted:[/bold] what came is kept, the lasers are off.")
         raise typer.Exit(130)
 
 
@@ -154,8 +162,11 @@ def _tell_demo(catalog: Catalog) -> None:
         next((f'run["primary"]["{key}"]' for key in run["primary"].image_keys), "run") if "primary" in run else ""
     )
     out.print("\n[bold]What next[/bold]")
-    out.print(f"  gently-bluesky runs{root}\n  gently-bluesky show -1{root}", highlight=False, soft_wrap=True)
-    out.print(f"  python -c '{_snippet(catalog.root, series)}'", highlight=False, markup=False, soft_wrap=True)
+    program = "gently-bluesky" if shutil.which("gently-bluesky") else sys.argv[0]
+    out.print(f"  {program} runs{root}\n  {program} show -1{root}", highlight=False, soft_wrap=True)
+    out.print(
+        f"  {sys.executable} -c '{_snippet(catalog.root, series)}'", highlight=False, markup=False, soft_wrap=True
+    )
     out.print("  Open any .ome.tif in Fiji or napari: each is one volume.")
 
 
@@ -175,19 +186,30 @@ def runs(
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
     plan: Annotated[str | None, typer.Option(help="Only of this plan.")] = None,
     session: Annotated[str | None, typer.Option(help="Only of this session.")] = None,
+    embryo: Annotated[str | None, typer.Option(help="Only with volumes of this embryo.")] = None,
     since: Annotated[str | None, typer.Option(help="Started then or later, e.g. 2026-11-23T18:00.")] = None,
     until: Annotated[str | None, typer.Option(help="Started then or earlier.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List runs, newest first."""
     catalog = Catalog(root)
-    wanted = {} if session is None else {"session": session}
+    wanted: dict[str, Any] = {} if session is None else {"session": session}
+    if embryo is not None:
+        wanted["embryo"] = embryo
     found = catalog.search(plan_name=plan, since=since, until=until, **wanted)
+    if not found and not as_json:
+        sessions = ", ".join(known.name for known in catalog.sessions()) or "none"
+        out.print(f"No such runs among {len(catalog)} in {catalog.root}; sessions: {sessions}.", soft_wrap=True)
+        return
     if as_json:
         for run in found[:limit]:
             _print_json({"start": run.start, "stop": run.stop, "folder": str(run.folder)})
         return
-    table = Table("scan", "uid", "started", "plan", "session", "ended", "volumes")
+    table = Table(box=None, padding=(0, 1))
+    for heading in ("scan", "uid", "started"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("plan", "session", "ended", "volumes"):
+        table.add_column(heading, overflow="fold")
     for run in found[:limit]:
         table.add_row(
             str(run.start.get("scan_id", "")),
@@ -239,6 +261,8 @@ def replay_command(
     as_json: AsJson = False,
 ) -> None:
     """Send a run's documents through a table, into another root, or to standard output as JSON lines."""
+    if (fill and into is None) or (as_json and into is not None):
+        raise typer.BadParameter("--fill goes with --into; --json does not.")
     found = _find(Catalog(root), run)
     if into is not None:
         with FileWriter(into) as writer:

@@ -71,9 +71,9 @@ class Embryo:
     x_um, y_um
         Of the stage.
     z_um
-        Of the focus; it stays where it is, if None.
+        Of the focus; where it was when the plan began, if None.
     calibration
-        By view; what the detector has, if a view is not there.
+        By view; what the detector had when the plan began, if a view is not there.
     """
 
     name: str
@@ -137,6 +137,8 @@ def acquire_volume(
     str
         The run's uid, as the plan's result.
     """
+    _check_identity(session=session, embryo=embryo)
+    _check_channels(dispim, [] if channel is None else [channel])
     identity = _Identity()
     if timepoint is None and catalog is not None and session is not None and embryo is not None:
         timepoint = catalog.next_timepoint(session, embryo)
@@ -208,11 +210,22 @@ def acquire_timelapse(
     Raises
     ------
     ValueError
-        No embryos, two of one name, or a count that is not positive.
+        No embryos, two of one name, a channel twice, a count or an interval that cannot be.
+    TypeError
+        Something else than an Embryo, a Calibration, or text for a name.
     LimitError, PresetError
         A position or a channel is not allowed; nothing has moved.
     """
-    _check(dispim, embryos, channels, count)
+    if isinstance(channels, str):
+        channels = [channels]
+    _check_embryos(dispim, embryos)
+    _check_identity(session=session)
+    _check_channels(dispim, channels)
+    if count < 1 or count % 1 or not interval_s >= 0:
+        raise ValueError(
+            f"A time-lapse needs a whole count of at least 1 and an interval_s of at least 0, "
+            f"not count={count!r}, interval_s={interval_s!r}."
+        )
     first = {embryo.name: catalog.next_timepoint(session, embryo.name) if catalog else 0 for embryo in embryos}
     identity = _Identity()
     start = {
@@ -230,6 +243,7 @@ def acquire_timelapse(
     @bpp.stage_decorator([dispim.spim])
     @bpp.run_decorator(md=start)
     def rounds() -> Plan:
+        z_um, calibration = yield from _settings_of(dispim)
         begun = time.monotonic()
         for number in range(count):
             if (early := begun + number * interval_s - time.monotonic()) > 0:
@@ -237,7 +251,7 @@ def acquire_timelapse(
                 yield from bps.sleep(early)
             for place, embryo in enumerate(embryos):
                 yield from bps.checkpoint()
-                yield from _go_to(dispim, embryo)
+                yield from _go_to(dispim, embryo, z_um, calibration)
                 yield from bps.mv(
                     identity.embryo,
                     embryo.name,
@@ -292,18 +306,36 @@ def snap(
     return (yield from one())
 
 
-def _check(dispim: Microscope, embryos: Sequence[Embryo], channels: Sequence[str], count: int) -> None:
-    names = [embryo.name for embryo in embryos]
-    if not names or len(set(names)) != len(names):
-        raise ValueError(f"A time-lapse needs embryos, each with a name of its own; there are {names}.")
-    if count < 1:
-        raise ValueError(f"A time-lapse needs a count of at least 1, not {count}.")
+def _check_identity(**said: Any) -> None:
+    for name, value in said.items():
+        if value is not None and not (isinstance(value, str) and value):
+            # numbers would be other names than their text, and timepoints be counted for both
+            raise TypeError(f"{name} is {value!r}; it must be text that is not empty, e.g. {name}='embryo_3'.")
+
+
+def _check_channels(dispim: Microscope, channels: Sequence[str]) -> None:
+    for channel in channels:
+        dispim.laser.check_value(channel)
+    if len(set(channels)) != len(channels):
+        raise ValueError(f"Each channel can be taken once a round; channels are {list(channels)}.")
+
+
+def _check_embryos(dispim: Microscope, embryos: Sequence[Embryo]) -> None:
     for embryo in embryos:
+        if not isinstance(embryo, Embryo):
+            raise TypeError(f"embryos must hold Embryo(name=..., x_um=..., y_um=...), not {embryo!r}.")
+        _check_identity(embryo=embryo.name)
         dispim.xy_stage.check_value((embryo.x_um, embryo.y_um))
         if embryo.z_um is not None:
             dispim.z_stage.check_value(embryo.z_um)
-    for channel in channels:
-        dispim.laser.check_value(channel)
+        for view, line in embryo.calibration.items():
+            if view not in {"A", "B"} or not isinstance(line, Calibration):
+                raise TypeError(
+                    f"{embryo.name}: calibration must be {{'A': Calibration(...)}}, not {view!r}: {line!r}."
+                )
+    names = [embryo.name for embryo in embryos]
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"A time-lapse needs embryos, each with a name of its own; there are {names}.")
 
 
 def _configure(
@@ -320,12 +352,24 @@ def _configure(
         yield from bps.mv(signal, value)
 
 
-def _go_to(dispim: Microscope, embryo: Embryo) -> Plan:
-    moves: list[Any] = [dispim.xy_stage, (embryo.x_um, embryo.y_um)]
-    if embryo.z_um is not None:
-        moves += [dispim.z_stage, embryo.z_um]
-    yield from bps.mv(*moves)
-    for name, line in embryo.calibration.items():
+def _settings_of(dispim: Microscope) -> Generator[Msg, Any, tuple[float, dict[str, Calibration]]]:
+    """Ask where the focus is, and how each view is calibrated, before the first embryo changes it."""
+    lines = {}
+    for name in ("A", "B"):
+        view = getattr(dispim.spim, name.lower())
+        lines[name] = Calibration(
+            piezo_offset_um=(yield from bps.rd(view.piezo_offset_um)),
+            galvo_offset_deg=(yield from bps.rd(view.galvo_offset_deg)),
+            um_per_deg=(yield from bps.rd(view.calibration_um_per_deg)),
+        )
+    return (yield from bps.rd(dispim.z_stage)), lines
+
+
+def _go_to(dispim: Microscope, embryo: Embryo, z_um: float, calibration: Mapping[str, Calibration]) -> Plan:
+    yield from bps.mv(
+        dispim.xy_stage, (embryo.x_um, embryo.y_um), dispim.z_stage, z_um if embryo.z_um is None else embryo.z_um
+    )
+    for name, line in {**calibration, **embryo.calibration}.items():
         view = getattr(dispim.spim, name.lower())
         yield from bps.mv(
             view.piezo_offset_um, line.piezo_offset_um,

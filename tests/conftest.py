@@ -1,16 +1,16 @@
 """Fixtures of every test: nothing is left behind, and a tool that is missing is named."""
 
+import contextlib
 import importlib.util
 import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from bluesky import RunEngine
 from hypothesis import settings
 
 # Threads of others that outlive what began them, and what they are.
@@ -38,30 +38,32 @@ def _new_threads(before: set[threading.Thread]) -> list[threading.Thread]:
     ]
 
 
-@pytest.fixture(autouse=True)
-def nothing_is_left_behind() -> Iterator[None]:
-    """Fail a test that leaves a thread or a process behind."""
+@contextlib.contextmanager
+def leaving_nothing_behind(patience_s: float = _PATIENCE_S) -> Iterator[None]:
+    """Fail if what runs inside leaves a thread or a process behind."""
     threads, processes = set(threading.enumerate()), set(psutil.Process().children(recursive=True))
     yield
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + patience_s
     for thread in _new_threads(threads):
         thread.join(max(0.0, deadline - time.monotonic()))
-    assert not _new_threads(threads), "the test left threads behind"
-    left = [child for child in psutil.Process().children(recursive=True) if child not in processes]
-    _, alive = psutil.wait_procs(left, timeout=max(0.0, deadline - time.monotonic()))
-    assert not alive, "the test left processes behind"
+    left = _new_threads(threads)
+    assert not left, f"threads were left behind: {left}"
+    children = [child for child in psutil.Process().children(recursive=True) if child not in processes]
+    _, alive = psutil.wait_procs(children, timeout=max(0.0, deadline - time.monotonic()))
+    assert not alive, f"processes were left behind: {alive}"
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind() -> Iterator[None]:
+    """Hold every test against `leaving_nothing_behind`."""
+    with leaving_nothing_behind():
+        yield
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A folder for a root, not there yet."""
     return tmp_path / "root"
-
-
-@pytest.fixture
-def make_engine() -> Callable[[], RunEngine]:
-    """Give RunEngines that work in any thread and install no signal handlers."""
-    return lambda: RunEngine({}, context_managers=[])
 
 
 def _missing(what: str) -> None:

@@ -186,3 +186,11 @@ def test_a_camera_takes_single_frames_again_after_a_volume() -> None:
     run_engine(bp.count([dispim.spim]))
     run_engine(bp.count([dispim.camera_a]))
     assert of(documents, "stop")[-1]["exit_status"] == "success"
+
+
+@pytest.mark.parametrize(("preset", "channel"), [("Open", "transmitted light"), ("Closed", None)])
+def test_the_channel_of_the_bottom_camera_is_transmitted_light(preset: str, channel: str | None) -> None:
+    dispim, sink, run_engine, _ = with_sink()
+    run_engine(bps.mv(dispim.led, preset))
+    run_engine(bp.count([dispim.bottom_camera]))
+    assert sink.volumes("bottom_camera")[0].metadata.get("channel") == channel

@@ -3,9 +3,16 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from devices import Configuration, load_configuration
+from devices import Configuration, ManualClock, load_configuration, simulated_dispim
+from devices.configuration import LaserSettings
 from devices.loading import check_configuration
 from gently_bluesky.errors import ConfigError
+
+
+def loaded(tmp_path: Path, text: str) -> Configuration:
+    path = tmp_path / "dispim.toml"
+    path.write_text(text, encoding="utf-8")
+    return load_configuration(path)
 
 
 def refused(tmp_path: Path, text: str) -> str:
@@ -49,6 +56,84 @@ def test_a_file_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:
     assert configuration.fdrive == Configuration().fdrive
 
 
+@pytest.mark.parametrize("section", ["z_stage", "fdrive", "piezo_a", "piezo_b"])
+def test_a_section_may_be_given_in_part(tmp_path: Path, section: str) -> None:
+    configuration = loaded(tmp_path, f"[{section}]\ntimeout_s = 77\n")
+    before = getattr(Configuration(), section)
+    assert getattr(configuration, section) == before.model_copy(update={"timeout_s": 77})
+
+
+def test_a_line_may_be_given_in_part_and_the_others_stay(tmp_path: Path) -> None:
+    lines = loaded(tmp_path, "[laser.lines.488]\nmax = 5.5\n").laser.lines
+    assert (lines["488"].min, lines["488"].max, lines["488"].label) == (2.0, 5.5, "LaserPower488")
+    assert {name: lines[name] for name in ("405", "561", "637")} == {
+        name: LaserSettings().lines[name] for name in ("405", "561", "637")
+    }
+
+
+def test_tables_are_merged_and_lists_are_replaced(tmp_path: Path) -> None:
+    text = """
+        [laser.presets]
+        "488 only" = ["488", "405"]
+        [camera_a.external]
+        "TRIGGER ACTIVE" = "SYNCREADOUT"
+        [spim.timing]
+        scan_duration_ms = 9
+        """
+    configuration = loaded(tmp_path, text)
+    assert configuration.laser.presets == {**LaserSettings().presets, "488 only": ("488", "405")}
+    assert configuration.camera_a.external == {
+        **Configuration().camera_a.external,
+        "TRIGGER ACTIVE": "SYNCREADOUT",
+    }
+    assert configuration.spim.timing.scan_duration_ms == 9
+    assert configuration.spim.timing.delay_before_scan_ms == 6.75
+
+
+def test_false_takes_a_default_away_where_the_keys_are_the_users_own(tmp_path: Path) -> None:
+    text = """
+        [laser.lines]
+        637 = false
+        [laser.presets]
+        "637 only" = false
+        "ALL ON" = false
+        [simulation.embryos_um]
+        embryo_1 = false
+        mine = [0, 0]
+        """
+    configuration = loaded(tmp_path, text)
+    assert list(configuration.laser.lines) == ["405", "488", "561"]
+    assert "ALL ON" not in configuration.laser.presets
+    assert list(configuration.simulation.embryos_um) == ["embryo_2", "embryo_3", "mine"]
+
+
+def test_a_region_that_does_not_fit_a_smaller_sensor_is_refused_with_one_that_does(tmp_path: Path) -> None:
+    text = "[camera_a]\nsensor_px = [2048, 2048]\n[camera_b]\nsensor_px = [2048, 2048]\n"
+    message = refused(tmp_path, text)
+    expected = (
+        "roi_px [128, 896, 2048, 512] does not lie on the sensor [2048, 2048]; "
+        "give both, as in roi_px = [0, 768, 2048, 512]"
+    )
+    assert message.splitlines() == [f"dispim.toml: camera_{view}: {expected}" for view in "ab"]
+    follows = text.replace("2048]\n", "2048]\nroi_px = [0, 768, 2048, 512]\n")
+    assert loaded(tmp_path, follows).camera_b.roi == (0, 768, 2048, 512)
+
+
+def test_the_examples_of_the_shipped_file_can_be_uncommented(tmp_path: Path) -> None:
+    shipped = Path(__file__).parent.parent / "profiles" / "dispim" / "dispim.toml"
+    head, mark, examples = shipped.read_text(encoding="utf-8").partition("(take the # away):\n")
+    assert mark
+    uncommented = "".join(line.removeprefix("#").removeprefix(" ") for line in examples.splitlines(keepends=True))
+    configuration = loaded(tmp_path, head + mark + uncommented)
+    assert configuration.micromanager.file == Path("C:/Program Files/Micro-Manager-2.0/dispim.cfg") or (
+        configuration.micromanager.file == tmp_path / "C:/Program Files/Micro-Manager-2.0/dispim.cfg"
+    )
+    assert configuration.laser == LaserSettings()
+    assert configuration.camera_a.sensor_px == (2048, 2048)
+    assert configuration.piezo_a.timeout_s == 20
+    simulated_dispim(configuration, clock=ManualClock()).close()
+
+
 def test_relative_paths_are_meant_from_the_folder_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "dispim.toml"
     path.write_text('[micromanager]\nfile = "mm/dispim.cfg"\nadapter_paths = ["/opt/mm"]\n', encoding="utf-8")
@@ -89,10 +174,18 @@ def test_a_value_out_of_bounds_is_named_with_what_is_allowed(tmp_path: Path) -> 
     [
         ('[z_stage]\nlabel = "Z"\nlimits_um = [5, 1]\n', "z_stage.limits_um: the lower limit comes first"),
         ('trigger = "later"\n', "trigger: input should be 'external' or 'internal', not 'later'"),
-        ("[z_stage]\nlimits_um = [0, 1]\n", "z_stage.label: field required"),
+        ("[laser.lines.445]\nmax = 5\n", "laser.lines.445.label: field required"),
+        ("[laser.lines]\n445 = false\n", "laser.lines.445: input should be a valid dictionary"),
+        (
+            "[laser.lines]\n637 = false\n",
+            "laser: preset '637 only' lights ['637']; lines are ['405', '488', '561']",
+        ),
+        ("[laser.lines.488]\nmax = 1.5\n", "laser.lines.488: min 2 is above max 1.5"),
+        ("[laser]\nlines = 3\n", "laser.lines: input should be a valid dictionary, not 3"),
+        ("[spim.timing]\nscan_ms = 3\n", "spim.timing.scan_ms: no such key; allowed are camera_duration_ms"),
         ('[laser]\nselected = "405 only"\n', "laser: preset '405 only' is not among presets"),
         ('[laser]\noff = "ALL ON"\n', "laser: preset 'ALL ON' is to switch everything off and lights"),
-        ('[camera_a]\nlabel = "C"\nroi_px = [1, 0, 2048, 4]\n', "does not lie on the sensor [2048, 2048]"),
+        ('[camera_a]\nlabel = "C"\nroi_px = [257, 0, 2048, 4]\n', "does not lie on the sensor [2304, 2304]"),
         ("[spim]\nnum_slices = 0\n", "spim.num_slices: input should be greater than or equal to 1, not 0"),
         ('[camera_b]\nlabel = "C"\nroi_px = [0, 0, 64, 64]\n', "must deliver frames of one size"),
     ],

@@ -9,9 +9,11 @@ import threading
 import time
 from abc import abstractmethod
 from collections.abc import Iterator
+from pathlib import Path
 
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
+import bluesky.preprocessors as bpp
 import numpy as np
 import pytest
 from bluesky import Msg
@@ -19,6 +21,7 @@ from bluesky.utils import FailedStatus
 from numpy.typing import NDArray
 
 from devices import Configuration, Dispim, ManualClock, demo_micromanager_configuration, simulated_dispim
+from devices.configuration import MicroManagerSettings
 from devices.core import Core, FrameTags
 from devices.dispim import micromanager_dispim
 from devices.sequence import frame_time
@@ -192,6 +195,21 @@ class AnyInstrument:
         assert dispim.z_stage.position == pytest.approx(44)
         assert dispim.scanner_a.position == (0.5, 0.25)
 
+    def test_an_exposure_that_fits_the_period_is_taken_to_its_last_frame(self, dispim: Dispim) -> None:
+        run_engine, documents = engine()
+        run_engine(bps.mv(dispim.spim.exposure_ms, 12.5, dispim.spim.views, "AB"))
+        run_engine(bp.count([dispim.spim]))
+        assert of(documents, "stop")[-1]["exit_status"] == "success"
+
+    def test_a_positioner_that_does_not_move_is_monitored_with_where_it_is(self, dispim: Dispim) -> None:
+        run_engine, documents = engine()
+        signals = [dispim.z_stage, dispim.piezo_a.readback, dispim.xy_stage.x, dispim.xy_stage]
+        run_engine(bpp.monitor_during_wrapper(bp.count([dispim.led]), signals))
+        names = {of_stream["name"]: of_stream["uid"] for of_stream in of(documents, "descriptor")}
+        for signal in signals:
+            uid = names[f"{signal.name}_monitor"]
+            assert [each["seq_num"] for each in of(documents, "event") if each["descriptor"] == uid] == [1]
+
     def test_powers_are_in_percent_whatever_the_hardware_counts_in(self, dispim: Dispim) -> None:
         run_engine, documents = engine()
         run_engine(bps.mv(dispim.laser.power_488_percent, 2.5, dispim.led.intensity_percent, 20))
@@ -304,6 +322,28 @@ class TestMicroManagerInstrument(AnyInstrument):
         with pytest.raises(DeviceError, match=r"could not load 'demo adapters': .*DNothing"):
             micromanager_dispim(demo.model_copy(update={"micromanager": section}))
 
+    def test_a_file_that_is_not_there_is_named_by_key_and_path(self, tmp_path: Path) -> None:
+        demo = demo_micromanager_configuration()
+        section = MicroManagerSettings(file=tmp_path / "nowhere.cfg")
+        with pytest.raises(ConfigError, match=r"micromanager\.file: there is no file .*nowhere\.cfg$"):
+            micromanager_dispim(demo.model_copy(update={"micromanager": section}))
+
+    def test_a_folder_of_adapters_that_is_not_there_is_named_by_key_and_path(self, tmp_path: Path) -> None:
+        demo = demo_micromanager_configuration()
+        section = demo.micromanager.model_copy(update={"adapter_paths": (tmp_path / "nowhere",)})
+        with pytest.raises(ConfigError, match=r"micromanager\.adapter_paths: there is no folder .*nowhere$"):
+            micromanager_dispim(demo.model_copy(update={"micromanager": section}))
+
+    def test_a_file_that_micro_manager_refuses_is_told_in_one_sentence(self, tmp_path: Path) -> None:
+        file = tmp_path / "dispim.cfg"
+        file.write_text("Device,a\n", encoding="utf-8")
+        demo = demo_micromanager_configuration()
+        section = MicroManagerSettings(file=file)
+        expected = r"^Micro-Manager could not load 'demo adapters' from \S+dispim\.cfg: Line 1: Device,a Invalid "
+        with pytest.raises(DeviceError, match=expected) as caught:
+            micromanager_dispim(demo.model_copy(update={"micromanager": section}))
+        assert len(str(caught.value).splitlines()) == 1
+
     def test_presets_that_the_hardware_does_not_have_are_told(self) -> None:
         demo = demo_micromanager_configuration(sensor_px=(64, 64))
         laser = demo.laser.model_copy(update={"presets": {**demo.laser.presets, "405 only": ("405",)}})
@@ -328,6 +368,7 @@ def take(dispim: Dispim, label: str, count: int) -> list[FrameTags]:
     if dispim.configuration.trigger == "external":
         core.setProperty(label, "TRIGGER SOURCE", "EXTERNAL")
         core.setProperty("Scanner:AB:33", "SPIMNumSlices", str(count))
+        core.setProperty("Scanner:AB:33", "SPIMScanDuration(ms)", "10")
     core.startSequenceAcquisition(label, count, 0.0, True)
     if dispim.configuration.trigger == "external":
         core.setProperty("Scanner:AB:33", "SPIMState", "Running")

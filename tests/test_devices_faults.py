@@ -234,6 +234,59 @@ def test_an_exposure_that_the_camera_does_not_take_is_refused() -> None:
     assert "asked for an exposure of 7 ms, the camera took 5" in reason(documents)
 
 
+def test_an_exposure_that_does_not_fit_between_two_pulses_is_refused_before_the_light() -> None:
+    dispim, sink, run_engine, documents = with_sink()
+    run_engine(bps.mv(dispim.spim.exposure_ms, 1000))
+    set_configs: list[str] = []
+    set_config = dispim.core.setConfig
+    dispim.core.setConfig = lambda *said: (set_configs.append(said[1]), set_config(*said))[1]  # type: ignore[method-assign, func-returns-value]
+    with pytest.raises(FailedStatus):
+        run_engine(bp.count([dispim.spim]))
+    assert reason(documents).startswith(
+        "spim: LimitError: spim_exposure_ms: asked for 1000; a plane takes 13 ms with these timings, and HamCam1 "
+        "needs 0.5 ms of them to read out: at most 12.5, "
+    )
+    assert sink.log == []
+    assert set(set_configs) <= {"ALL OFF"}
+    at_rest(dispim)
+
+
+@pytest.mark.parametrize(
+    ("timing", "value", "most"),
+    [("scan_duration_ms", 50, 56.25), ("laser_duration_ms", 20, 27.5), ("camera_duration_ms", 12, 19.5)],
+)
+def test_the_longest_exposure_follows_from_the_timing(timing: str, value: float, most: float) -> None:
+    dispim, sink, run_engine, documents = with_sink()
+    run_engine(bps.mv(getattr(dispim.spim, timing), value, dispim.spim.exposure_ms, most))
+    run_engine(bp.count([dispim.spim]))
+    assert sink.volumes("spim_a")[0].array[:, 0, 2].tolist() == list(range(PLANES))
+    run_engine(bps.mv(dispim.spim.exposure_ms, most + 0.1))
+    with pytest.raises(FailedStatus):
+        run_engine(bp.count([dispim.spim]))
+    assert f"at most {most:g}" in reason(documents)
+
+
+def test_a_camera_that_times_itself_may_expose_as_long_as_it_likes() -> None:
+    dispim, sink, run_engine, _ = with_sink(configuration=small(trigger="internal"))
+    run_engine(bps.mv(dispim.spim.exposure_ms, 1000))
+    run_engine(bp.count([dispim.spim]))
+    assert sink.volumes("spim_a")[0].sealed
+
+
+def test_a_simulated_camera_misses_the_pulses_that_come_while_it_exposes() -> None:
+    """Were the check not there, or the configured time to read out too short, the run would fail."""
+    dispim, sink, run_engine, documents = with_sink()
+    dispim.spim._check_exposure = lambda *_: None  # type: ignore[method-assign]
+    run_engine(bps.mv(dispim.spim.exposure_ms, 20))
+    with pytest.raises(FailedStatus) as caught:
+        run_engine(bp.count([dispim.spim]))
+    assert isinstance(caught.value.__cause__, CameraTimeoutError)
+    assert f"{PLANES // 2} of {PLANES} frames" in reason(documents)
+    (volume,) = sink.volumes("spim_a")
+    assert volume.aborted
+    assert [int(frame[0, 2]) for frame in volume.frames.values()] == list(range(0, PLANES, 2))
+
+
 def test_two_detectors_that_share_the_light_take_turns() -> None:
     dispim, _, run_engine, documents = with_sink()
     run_engine(bp.count([dispim.spim, dispim.camera_a, dispim.camera_b], 3))

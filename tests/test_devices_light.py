@@ -2,8 +2,10 @@ from collections.abc import Iterator
 
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
+import bluesky.preprocessors as bpp
 import pytest
 from bluesky import Msg
+from bluesky.magics import _print_positioners
 from ophyd.utils import LimitError
 
 from devices import Configuration, Dispim
@@ -211,3 +213,25 @@ def test_closing_the_instrument_switches_everything_off() -> None:
     assert now(dispim) == OFF
     assert dispim.core.getCurrentConfig("LED") == "Closed"
     dispim.close()
+
+
+@pytest.mark.parametrize(("name", "preset"), [("laser", "405 only "), ("led", "Closed")])
+def test_the_position_of_a_light_is_its_preset_and_a_plan_can_bring_it_back(name: str, preset: str) -> None:
+    run_engine, documents = engine()
+    light = simulated().devices()[name]
+    before = light.position
+    run_engine(bpp.reset_positions_wrapper(bps.mv(light, preset), [light]))
+    assert light.position == before
+    run_engine(bps.mv(light, preset))
+    assert light.position == preset
+    run_engine(bps.mv(light, light.position))
+    assert type(light.preset.get()) is str
+    assert documents == []
+
+
+def test_lights_are_listed_among_positioners_as_at_the_prompt(capsys: pytest.CaptureFixture[str]) -> None:
+    dispim = simulated()
+    _print_positioners([dispim.laser, dispim.led, dispim.z_stage, dispim.xy_stage])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["laser", "led", "xy_stage", "z_stage"]
+    assert "488 only" in lines[1]

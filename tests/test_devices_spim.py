@@ -7,9 +7,11 @@ import bluesky.plans as bp
 import numpy as np
 import pytest
 from bluesky import Msg
+from bluesky.utils import ProgressBar
 from ophyd.utils import LimitError
 
 from devices import Configuration, Dispim, ManualClock, demo_embryos, simulated_dispim
+from devices.status import FramesStatus
 from gently_bluesky.errors import PresetError
 from tests.devices_rig import (
     DARK,
@@ -22,6 +24,7 @@ from tests.devices_rig import (
     of,
     simulated,
     validate,
+    wait_until,
     with_sink,
 )
 
@@ -408,3 +411,58 @@ def test_a_sink_is_not_asked_without_frames() -> None:
     dispim = simulated(sink=sink)
     assert list(dispim.spim.collect_asset_docs()) == []
     assert sink.log == []
+
+
+def test_a_volume_can_be_watched_frame_by_frame() -> None:
+    dispim = simulated()
+    dispim.spim.views.put("AB")
+    status = FramesStatus(dispim.spim, frames=2 * PLANES)
+    told: list[dict[str, Any]] = []
+    status.watch(lambda **facts: told.append(facts))
+    for count in range(1, 2 * PLANES + 1):
+        status.tell(count)
+    assert [facts["current"] for facts in told] == [1], "not more often than ten times a second"
+    status.set_finished()
+    status.wait(10)
+    assert told[-1]["current"] == told[-1]["target"] == 2 * PLANES
+    assert (told[-1]["initial"], told[-1]["unit"], told[-1]["fraction"]) == (0, "frames", 0)
+
+
+def test_bluesky_draws_a_bar_of_frames(capsys: pytest.CaptureFixture[str]) -> None:
+    hold = threading.Event()
+    sink = MemorySink()
+    sink("start", {})
+    dispim = simulated(sink=sink)
+    sink.on_write = lambda z: None if z < 2 else (hold.wait(10), None)[1]
+    status = dispim.spim.trigger()
+    bar = ProgressBar([status], delay_draw=0)
+    hold.set()
+    status.wait(10)
+    bar.clear()
+    drawn = "".join(capsys.readouterr())
+    assert "spim: 100%" in drawn
+    assert f"{PLANES}.0/{PLANES}.0" in drawn
+    assert "No progress bar" not in drawn
+
+
+def test_a_pause_does_not_claim_frames_that_did_not_come() -> None:
+    sink = MemorySink()
+    sink("start", {})
+    dispim = simulated(sink=sink)
+    reached, hold = threading.Event(), threading.Event()
+
+    def wait(z: int) -> None:
+        if z == 2:
+            reached.set()
+            hold.wait(10)
+
+    sink.on_write = wait
+    told: list[dict[str, Any]] = []
+    status = dispim.spim.trigger()
+    status.watch(lambda **facts: told.append(facts))
+    assert reached.wait(10)
+    threading.Thread(target=dispim.spim.pause).start()
+    wait_until(dispim.spim.stopped.is_set, "the pause")
+    hold.set()
+    status.wait(10)
+    assert told[-1]["current"] == 3

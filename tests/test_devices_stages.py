@@ -1,10 +1,12 @@
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
+import bluesky.preprocessors as bpp
 import pytest
+from bluesky import Msg
 from bluesky.simulators import check_limits
 from bluesky.utils import FailedStatus, ProgressBar
 from ophyd.sim import det
@@ -298,3 +300,47 @@ def test_scan_offsets_are_properties_with_the_limits_of_the_galvo() -> None:
     assert dispim.scanner_a.read()["scanner_a_y_offset_deg"]["value"] == 0.25
     with pytest.raises(LimitError, match="scanner_a_y_offset_deg"):
         dispim.scanner_a.y_offset_deg.set(7)
+
+
+def test_a_monitored_positioner_gives_its_position_at_once_and_wherever_it_goes() -> None:
+    run_engine, documents = engine()
+    stage = simulated().xy_stage
+
+    def plan() -> Iterator[Msg]:
+        yield from bps.open_run()
+        yield from bps.monitor(stage.x, name="x")
+        yield from bps.monitor(stage, name="both")
+        yield from bps.mv(stage.x, 500)
+        yield from bps.unmonitor(stage.x)
+        yield from bps.unmonitor(stage)
+        yield from bps.close_run()
+
+    run_engine(plan())
+    validate(documents)
+    x = [each["data"]["xy_stage_x"] for each in of(documents, "event") if "xy_stage_y" not in each["data"]]
+    both = [each["data"]["xy_stage_x"] for each in of(documents, "event") if "xy_stage_y" in each["data"]]
+    for positions in (x, both):
+        assert positions[0] == 0
+        assert positions[-1] == 500
+        assert len(positions) > 2
+
+
+def test_a_subscription_begins_with_where_it_is_now_and_not_where_it_was_last_seen() -> None:
+    dispim = simulated()
+    dispim.z_stage.set(20).wait(10)
+    dispim.core.setPosition("ZStage:Z:32", 30)
+    dispim.z_stage.connection.clock.sleep(10)
+    told: list[Any] = []
+    dispim.z_stage.subscribe(lambda value, **_: told.append(value))
+    dispim.z_stage.readback.subscribe(lambda value, **_: told.append(value))
+    dispim.z_stage.subscribe(lambda value, **_: told.append("never"), run=False)
+    assert told == [30, 30]
+
+
+def test_a_positioner_that_cannot_be_read_cannot_be_monitored() -> None:
+    run_engine, documents = engine()
+    dispim = simulated()
+    faults(dispim).failing_readings.add(("ZStage:Z:32", "Position"))
+    with pytest.raises(ReadingError, match="z_stage"):
+        run_engine(bpp.monitor_during_wrapper(bp.count([det]), [dispim.z_stage]))
+    assert of(documents, "stop")[0]["exit_status"] == "fail"

@@ -101,6 +101,14 @@ def test_timepoints_go_on_where_the_catalog_ends(root: Path) -> None:
     assert catalog.next_timepoint("s", "e1") == 4
 
 
+def test_an_embryo_without_calibration_has_that_of_the_beginning_and_not_its_neighbours(root: Path) -> None:
+    with microscope(root) as (engine, dispim, _):
+        engine(acquire_timelapse(dispim, [E1, E2], session="s", count=2))
+    primary = Catalog(root)[-1]["primary"]
+    assert list(primary["spim_a_piezo_offset_um"]) == [0.0, 5.0, 0.0, 5.0]
+    assert list(primary["z_stage"]) == [0.0, 12.0, 0.0, 12.0]
+
+
 def test_a_volume_alone_is_a_run_of_one_event(root: Path) -> None:
     with microscope(root) as (engine, dispim, _):
         engine(
@@ -140,11 +148,32 @@ def test_a_snap_is_one_frame(root: Path) -> None:
         ([Embryo(name="far", x_um=9999.0, y_um=0.0)], {}, LimitError, "9999"),
         ([Embryo(name="deep", x_um=0.0, y_um=0.0, z_um=999.0)], {}, LimitError, "999"),
         ([E1], {"channels": ["405 only"]}, PresetError, "405 only "),
+        ([E1], {"channels": ["488 only", "488 only"]}, ValueError, "once a round"),
+        ([E1], {"count": 1.5}, ValueError, "whole count"),
+        ([E1], {"interval_s": -5.0}, ValueError, "interval_s"),
+        ([E1], {"session": ""}, TypeError, "session"),
+        ([E1], {"session": 3}, TypeError, "session"),
+        ([("e", 0, 0)], {}, TypeError, "Embryo"),
+        ([Embryo(name="e", x_um=0.0, y_um=0.0, calibration={"C": 1})], {}, TypeError, "calibration"),  # type: ignore[dict-item]
     ],
-    ids=["no embryos", "one name twice", "no rounds", "x outside", "z outside", "a preset misspelled"],
+    ids=[
+        "no embryos",
+        "one name twice",
+        "no rounds",
+        "x outside",
+        "z outside",
+        "a preset misspelled",
+        "a channel twice",
+        "half a round",
+        "back in time",
+        "no session",
+        "a number for a session",
+        "a tuple for an embryo",
+        "no such view",
+    ],
 )
 def test_a_plan_that_cannot_be_is_refused_before_anything_moves(
-    root: Path, embryos: list[Embryo], options: dict[str, Any], error: type[Exception], match: str
+    root: Path, embryos: list[Any], options: dict[str, Any], error: type[Exception], match: str
 ) -> None:
     with microscope(root) as (engine, dispim, writer):
         before = dispim.xy_stage.position

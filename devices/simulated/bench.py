@@ -45,7 +45,9 @@ class Bench:
         self._began = self.clock.monotonic()
         self.stages = _stages(self.configuration, self.clock)
         self.cameras = {
-            camera.label: CameraState(label=camera.label, view=view, sensor=camera.sensor_px)
+            camera.label: CameraState(
+                label=camera.label, view=view, sensor=camera.sensor_px, readout_ms=camera.readout_ms
+            )
             for view, camera in _cameras(self.configuration).items()
         }
         self.properties = _properties(self.configuration)

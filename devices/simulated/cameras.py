@@ -6,6 +6,7 @@ taken, so a full buffer costs no memory.
 """
 
 import datetime
+import math
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -26,15 +27,23 @@ class CameraState:
         "A", "B" or "bottom".
     sensor
         Width and height in pixels.
+    readout_ms
+        From the end of an exposure to the frame in the buffer, and until it sees the next pulse.
     """
 
-    def __init__(self, *, label: str, view: str, sensor: tuple[int, int]) -> None:
+    def __init__(self, *, label: str, view: str, sensor: tuple[int, int], readout_ms: float) -> None:
         self.label = label
         self.view = view
         self.sensor = sensor
+        self.readout_ms = readout_ms
         self.binning = 1
         self.exposure_ms = 10.0
         self.roi = self.whole_sensor()
+
+    @property
+    def takes_s(self) -> float:
+        """How long a frame takes from its trigger to the buffer, in seconds."""
+        return (self.exposure_ms + self.readout_ms) / 1000
 
     def whole_sensor(self) -> tuple[int, int, int, int]:
         """The region of interest that is everything, in binned pixels."""
@@ -80,6 +89,8 @@ class Sequence:
     counted: int = 0
     """Frames so far: the number of the next one."""
     running: bool = True
+    busy_until: float = -math.inf
+    """On the monotonic clock: when it has exposed and read out, and sees pulses again."""
 
 
 class SimulatedTag:

@@ -9,9 +9,6 @@ from devices.simulated.cameras import CameraState, CircularBuffer, Sequence
 from devices.simulated.faults import Faults
 from devices.simulated.scan import Pulse, Scan, start_scan
 
-READOUT_S = 0.0005
-"""From the end of an exposure to the frame in the buffer."""
-
 
 class Exposures:
     """The exposures of a bench, and the buffer that they fill.
@@ -72,19 +69,26 @@ class Exposures:
         while self._pulsed < len(scan.pulses):
             pulse = scan.pulses[self._pulsed]
             label = labels[pulse.side]
-            ready = pulse.at + self._bench.cameras[label].exposure_ms / 1000 + READOUT_S
+            ready = pulse.at + self._bench.cameras[label].takes_s
             if ready > now:
                 return
             self._pulsed += 1
             if self.buffer.running(label) and self._bench.waits_for_pulses(label):
-                self._expose(self.buffer.sequences[label], ready, pulse.plane, pulse)
+                self._see(self.buffer.sequences[label], ready, pulse)
         if now >= scan.ends:
             self._scan = None
             for each in (*self._bench.scanners().values(), *self._bench.piezos().values()):
                 self._bench.properties[each]["SPIMState"] = "Idle"
 
+    def _see(self, sequence: Sequence, ready: float, pulse: Pulse) -> None:
+        if pulse.at < sequence.busy_until - 1e-9:  # edge-triggered: a pulse in between is no pulse
+            sequence.seen += 1
+            return
+        sequence.busy_until = ready
+        self._expose(sequence, ready, pulse.plane, pulse)
+
     def _free_run(self, sequence: Sequence, now: float) -> None:
-        period = sequence.camera.exposure_ms / 1000 + READOUT_S
+        period = sequence.camera.takes_s
         while sequence.running and sequence.began + (sequence.seen + 1) * period <= now:
             self._expose(sequence, sequence.began + (sequence.seen + 1) * period, sequence.seen, None)
 

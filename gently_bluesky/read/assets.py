@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from gently_bluesky.errors import BadVolumeError, UnfillableError, VolumeMissingError
 from gently_bluesky.store.layout import uri_path
-from gently_bluesky.store.manifest import ManifestEntry, read_manifest
-from gently_bluesky.store.streams import Doc, RunTable, VolumeRef
+from gently_bluesky.store.manifest import ManifestEntry, foreign_asset, read_manifest
+from gently_bluesky.store.streams import Doc, Row, RunTable, VolumeRef
 
 HandlerRegistry = Mapping[str, Callable[..., Callable[..., Any]]]
 """As event_model has it: spec (or mimetype) -> class, made with a path and keywords, called with keywords."""
@@ -71,8 +71,14 @@ class AssetReader:
             if len(self._maps) > 256:
                 self._maps.clear()
             entry = self.entry(ref)
-            self._maps[ref] = self._foreign(ref, data_key) if entry is None else self._mapped(entry)
+            if entry is None:  # not kept: it may be a whole volume in memory
+                return _read_only(self._foreign(ref, data_key))
+            self._maps[ref] = self._mapped(entry)
         return self._maps[ref]
+
+    def inline(self, row: Row, key: str) -> NDArray[Any]:
+        """Give an array that stayed in its event, of the dtype that the event's descriptor says."""
+        return np.array(row.data[key], self._table.data_key(row.descriptor, key).get("dtype_numpy"))
 
     def _mapped(self, entry: ManifestEntry) -> NDArray[Any]:
         what = f"Volume {entry.index} of {entry.data_key!r} of run {self._uid}"
@@ -96,8 +102,9 @@ class AssetReader:
 
     def _foreign(self, ref: VolumeRef, data_key: Doc) -> NDArray[Any]:
         resource = self._table.stream_resources[ref.resource]
-        mimetype, parameters = resource["mimetype"], resource.get("parameters", {})
-        path = self._path(resource["uri"], ref)
+        said = foreign_asset(resource)
+        mimetype, parameters = said.format, resource.get("parameters") or resource.get("resource_kwargs", {})
+        path = self._path(said.uri, ref)
         if mimetype in self._registry:
             handler = self._registry[mimetype](path, **parameters)
             return np.asarray(handler(indices=range(ref.index, ref.index + 1)))
@@ -105,7 +112,7 @@ class AssetReader:
         if reader is None:
             raise UnfillableError(
                 f"Stream resource {ref.resource} of run {self._uid} has mimetype {mimetype!r}; no handler reads "
-                f"it. Give one: Catalog(root, handlers={{{mimetype!r}: ...}}). It lies at {resource['uri']}."
+                f"it. Give one: Catalog(root, handlers={{{mimetype!r}: ...}}). It lies at {said.uri}."
             )
         try:
             return reader(path, parameters, ref.index, tuple(data_key.get("shape", ())))
@@ -125,15 +132,15 @@ class AssetReader:
         datum = self._table.datums.get(datum_id)
         if datum is None:
             raise UnfillableError(f"Run {self._uid} has no datum {datum_id!r}.")
-        resource = self._table.resources[datum["resource"]]
-        handler = self._handler(resource["uid"])
         try:
-            return np.asarray(handler(**datum["datum_kwargs"]))
+            return np.asarray(self._handler(datum["resource"])(**datum["datum_kwargs"]))
         except FileNotFoundError as error:
-            raise VolumeMissingError(f"Resource {resource['uid']} of run {self._uid}: {error}") from error
+            raise VolumeMissingError(f"Resource {datum['resource']} of run {self._uid}: {error}") from error
 
     def _handler(self, uid: str) -> Callable[..., Any]:
-        resource = self._table.resources[uid]
+        resource = self._table.resources.get(uid)
+        if resource is None:
+            raise UnfillableError(f"Resource {uid} of run {self._uid} came in none of its documents.")
         spec = resource["spec"]
         make = self._registry.get(spec) or _installed_handler(spec)
         if make is None:
@@ -144,6 +151,12 @@ class AssetReader:
             )
         path = os.path.join(resource.get("root", ""), resource["resource_path"])  # noqa: PTH118 - text, as handlers want
         return make(path, **resource["resource_kwargs"])
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 @lru_cache

@@ -5,6 +5,7 @@ changes nothing.
 """
 
 import datetime
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,12 @@ class Volume:
     run_uid: str
     row: VolumeRow
     _catalog: "Catalog"
+
+    def __repr__(self) -> str:
+        said = {name: getattr(self.row, name) for name in ("session", "embryo", "timepoint", "view", "channel")}
+        shown = ", ".join(f"{name} {value!r}" for name, value in said.items() if value is not None)
+        where = f"run {self.run_uid[:8]}, {self.row.stream}, seq_num {self.row.seq_num}, {self.row.data_key}"
+        return f"<Volume {shown}; {where}{'' if self.row.good else '; not good'}>"
 
     def __getattr__(self, name: str) -> Any:
         if name in VolumeRow.__slots__:
@@ -111,7 +118,14 @@ class Catalog:
         return map(self._run, reversed(self._index.entries()))
 
     def _run(self, entry: IndexEntry) -> Run:
-        return Run(self.root, self.root / entry.folder, recorded_uri=self._uri, handlers=self._handlers)
+        return Run(
+            self.root,
+            self.root / entry.folder,
+            recorded_uri=self._uri,
+            handlers=self._handlers,
+            start=entry.start,
+            stop=entry.stop,
+        )
 
     def __getitem__(self, key: int | str) -> Run:
         """Give one run.
@@ -119,8 +133,8 @@ class Catalog:
         Parameters
         ----------
         key
-            Negative: counted from the newest, -1. Not negative: the newest run with this scan_id. Text: a uid, or
-            its beginning.
+            Negative, also as text: counted from the newest, -1. Not negative: the newest run with this scan_id.
+            Text: a uid, or its beginning.
 
         Raises
         ------
@@ -131,10 +145,12 @@ class Catalog:
         """
         entries = self._index.entries()
         if isinstance(key, str):
-            return self._by_uid(entries, key)
+            if not re.fullmatch(r"-[1-9]\d*", key):
+                return self._by_uid(entries, key)
+            key = int(key)
         if key < 0:
             if -key > len(entries):
-                raise RunNotFoundError(f"{self.root} has {len(entries)} runs; there is no run {key}.")
+                raise RunNotFoundError(f"Runs in {self.root}: {len(entries)}. There is no run {key}.")
             return self._run(entries[key])
         found = [entry for entry in entries if entry.start.get("scan_id") == key]
         if not found:
@@ -160,6 +176,7 @@ class Catalog:
         plan_name: str | None = None,
         since: When | None = None,
         until: When | None = None,
+        limit: int | None = None,
         **start_metadata: Any,
     ) -> list[Run]:
         """Give runs, newest first; without arguments all of them.
@@ -170,25 +187,36 @@ class Catalog:
             The plan.
         since, until
             When the run started, both inclusive: seconds since the epoch, a datetime, or ISO 8601 text; local
-            time, where no zone is given.
+            time, where no zone is given. A date alone is the whole day.
+        limit
+            The newest so many; all, if None.
         start_metadata
-            What the start document must say, e.g. ``session="2026-11-23"``, ``scan_id=7``.
+            What the start document must say, e.g. ``session="2026-11-23"``, ``scan_id=7``; for ``embryo``, events
+            may say it as well.
         """
-        return [self._run(entry) for entry in reversed(self._matching(plan_name, since, until, start_metadata))]
+        found = self._matching(plan_name, since, until, start_metadata)[::-1]
+        return [self._run(entry) for entry in found[:limit]]
 
     def _matching(
         self, plan_name: str | None, since: When | None, until: When | None, metadata: Mapping[str, Any]
     ) -> list[IndexEntry]:
         low = float("-inf") if since is None else _seconds(since)
-        high = float("inf") if until is None else _seconds(until)
+        high = float("inf") if until is None else _seconds(until, end=True)
         wanted = dict(metadata) | ({} if plan_name is None else {"plan_name": plan_name})
+        embryo = wanted.pop("embryo", None)
         missing = object()
-        return [
+        found = [
             entry
             for entry in self._index.entries()
             if low <= entry.start["time"] <= high
             and all(entry.start.get(key, missing) == value for key, value in wanted.items())
         ]
+        return found if embryo is None else [entry for entry in found if self._shows(entry, embryo)]
+
+    def _shows(self, entry: IndexEntry, embryo: str) -> bool:
+        return entry.start.get("embryo") == embryo or any(
+            row.embryo == embryo for row in self._index.whole(entry).volumes
+        )
 
     def volumes(
         self, *, since: When | None = None, until: When | None = None, include_bad: bool = False, **what: Any
@@ -218,20 +246,22 @@ class Catalog:
         found = [
             Volume(entry.start["uid"], row, self)
             for entry in self._matching(None, since, until, session)
-            for row in self._index.volumes(entry)
-            if (row.good or include_bad) and all(getattr(row, key) == value for key, value in what.items())
+            for row in self._index.whole(entry).volumes
+            if row.data_key
+            and (row.good or include_bad)
+            and all(getattr(row, key) == value for key, value in what.items())
         ]
         return sorted(found, key=lambda volume: volume.row.time or 0.0, reverse=True)
 
     def sessions(self) -> list[Session]:
         """Give the sessions, the newest first."""
         by_name: dict[str, list[IndexEntry]] = {}
-        for entry in self._index.entries():
+        for entry in map(self._index.whole, list(self._index.entries())):
             if (name := entry.start.get("session")) is not None:
                 by_name.setdefault(str(name), []).append(entry)
         sessions = []
         for name, entries in by_name.items():
-            rows = [row for entry in entries for row in self._index.volumes(entry)]
+            rows = [row for entry in entries for row in entry.volumes]
             ends = [entry.stop["time"] if entry.stop else entry.start["time"] for entry in entries]
             embryos = dict.fromkeys(str(row.embryo) for row in rows if row.embryo is not None)
             sessions.append(
@@ -241,7 +271,12 @@ class Catalog:
 
     def timepoints(self, session: str, embryo: str) -> list[int]:
         """Give the timepoints of an embryo in a session that there are, bad volumes included, in order."""
-        rows = (volume.row for volume in self.volumes(session=session, embryo=embryo, include_bad=True))
+        rows = (
+            row
+            for entry in self._matching(None, None, None, {"session": session})
+            for row in self._index.whole(entry).volumes
+            if row.embryo == embryo
+        )
         return sorted({row.timepoint for row in rows if row.timepoint is not None})
 
     def next_timepoint(self, session: str, embryo: str) -> int:
@@ -254,10 +289,12 @@ class Catalog:
         return max((scan_id for scan_id in known if isinstance(scan_id, int)), default=0) + 1
 
 
-def _seconds(when: When) -> float:
+def _seconds(when: When, *, end: bool = False) -> float:
     if isinstance(when, str):
+        whole_day = end and re.fullmatch(r"\d{4}-\d\d-\d\d", when)
         try:
             when = datetime.datetime.fromisoformat(when)
+            when += datetime.timedelta(days=1, microseconds=-1) if whole_day else datetime.timedelta()
         except ValueError:
             raise ValueError(f"{when!r} is no time; write it like 2026-11-23 or 2026-11-23T18:30.") from None
     return when.timestamp() if isinstance(when, datetime.datetime) else float(when)

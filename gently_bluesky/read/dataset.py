@@ -1,7 +1,7 @@
-"""A stream as an xarray.Dataset, its images behind xarray's own lazy indexing: no dask, no copy, no read."""
+"""Columns of a stream as an xarray.Dataset, its images behind xarray's own lazy indexing: no dask, no copy."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -10,9 +10,6 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from gently_bluesky.read.images import ImageSeries
-
-if TYPE_CHECKING:
-    from gently_bluesky.read.run import Stream
 
 
 class _LazyImages(BackendArray):  # type: ignore[misc, no-any-unimported, unused-ignore]
@@ -30,21 +27,32 @@ class _LazyImages(BackendArray):  # type: ignore[misc, no-any-unimported, unused
         return result
 
 
-def dataset(stream: "Stream", keys: Sequence[str], *, include_bad: bool) -> xr.Dataset:
-    """Give a Dataset of some data keys; see `Stream.read`."""
-    variables = {}
-    for key in keys:
-        value = stream[key]
-        attributes = {name: entry for name, entry in stream.data_keys[key].items() if name in {"units", "source"}}
+def dataset(
+    columns: Mapping[str, ImageSeries | NDArray[Any]],
+    data_keys: Mapping[str, Mapping[str, Any]],
+    *,
+    time: NDArray[np.float64],
+    seq_num: NDArray[np.int64],
+) -> xr.Dataset:
+    """Give a Dataset of columns, each (event, ...); see `Stream.read`."""
+    sizes: dict[str, set[int]] = {}
+    for value in columns.values():
         if isinstance(value, ImageSeries):
-            images = value.including_bad if include_bad else value
-            dims = ("event", *(f"{key}_{dim}" for dim in images.dims[1:]))
-            variables[key] = xr.Variable(dims, indexing.LazilyIndexedArray(_LazyImages(images)), attributes)
+            for dim, size in zip(value.dims[1:], value.shape[1:], strict=True):
+                sizes.setdefault(dim, set()).add(size)
+    variables = {}
+    for name, value in columns.items():
+        key = f"{name}_" if name in {"time", "seq_num"} else name  # those are the coordinates
+        attributes = {part: entry for part, entry in data_keys[name].items() if part in {"units", "source"}}
+        if isinstance(value, ImageSeries):
+            # images of one size share z, y and x, so that views can be compared
+            dims = ("event", *(dim if len(sizes[dim]) == 1 else f"{key}_{dim}" for dim in value.dims[1:]))
+            variables[key] = xr.Variable(dims, indexing.LazilyIndexedArray(_LazyImages(value)), attributes)
         else:
             dims = ("event", *(f"{key}_dim_{i}" for i in range(1, np.ndim(value))))
             variables[key] = xr.Variable(dims, value, attributes)
     coordinates = {
-        "time": ("event", stream.time, {"units": "s", "long_name": "seconds since the epoch"}),
-        "seq_num": ("event", stream.seq_num),
+        "time": ("event", time, {"units": "s", "long_name": "seconds since the epoch"}),
+        "seq_num": ("event", seq_num),
     }
     return xr.Dataset(variables, coordinates)

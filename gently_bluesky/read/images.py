@@ -123,6 +123,9 @@ class ImageSeries:
 
     def _geometry_of(self, row: Row) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
         ref = row.volumes.get(self._key)
+        if ref is None and isinstance(row.data.get(self._key), list):
+            small = self._reader.inline(row, self._key)
+            return small.shape, small.dtype
         entry = None if ref is None else self._reader.entry(ref)
         return None if entry is None else (entry.shape, np.dtype(entry.dtype))
 
@@ -204,6 +207,8 @@ class ImageSeries:
         value = row.data.get(self._key)
         if isinstance(value, str):
             return self._reader.datum(value)
+        if isinstance(value, list):
+            return self._reader.inline(row, self._key)
         raise FrameMissingError(
             f"{self._name}, event {position} (seq_num {row.seq_num}), has no volume: its documents name none."
         )
@@ -218,7 +223,7 @@ class ImageSeries:
         if isinstance(events, slice):
             chosen = list(range(len(self))[events])
         elif isinstance(events, Sequence | np.ndarray):
-            chosen = [self._position(int(event)) for event in events]
+            chosen = [self._position(event) for event in events]
         else:
             return np.array(self._part(self._position(events), inner))
         if not chosen:
@@ -241,9 +246,7 @@ class ImageSeries:
         try:
             return np.asarray(volume[inner])
         except IndexError as error:
-            raise IndexError(
-                f"{self._name}, event {position}, is {volume.shape} {self.dims[1:]}: {error}"
-            ) from None
+            raise IndexError(f"{self._name}, event {position}, is {volume.shape}: {error}") from None
 
     def _expanded(self, parts: tuple[Index, ...]) -> tuple[Any, ...]:
         dots = [i for i, part in enumerate(parts) if part is Ellipsis]
@@ -253,7 +256,8 @@ class ImageSeries:
         for i, part in enumerate(parts):
             plain = isinstance(part, int | np.integer | slice) or part is Ellipsis
             listed = i == 0 and isinstance(part, Sequence | np.ndarray) and not isinstance(part, str)
-            if not plain and not listed:
+            truth = np.asarray(part).dtype == bool  # numpy would take it for a mask, or for a new axis
+            if truth or not (plain or listed):
                 raise TypeError(
                     f"{self._name} takes integers, slices and '...', and a list of integers for events; "
                     f"index {i} is {part!r}."

@@ -1,6 +1,6 @@
 """`Run` and `Stream`: a run read back from its folder.
 
-A Run is a snapshot: what its journal held when it was first looked at. The documents are the only source; the
+A Run is a snapshot of what its journal held when it was asked for. The documents are the only source; the
 manifest says where the bytes are.
 """
 
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from gently_bluesky.errors import RunNotFoundError, StreamNotFoundError
+from gently_bluesky.errors import RunNotFoundError, StreamNotFoundError, UnfillableError
 from gently_bluesky.read.assets import AssetReader, HandlerRegistry
 from gently_bluesky.read.images import ImageSeries
 from gently_bluesky.store.journal import Pair, read_documents
 from gently_bluesky.store.layout import file_uri
-from gently_bluesky.store.streams import Doc, Row, RunTable, StreamTable
+from gently_bluesky.store.streams import STORED_IN, Doc, Row, RunTable, StreamTable, unpack_event_page
 
 if TYPE_CHECKING:
     import xarray
@@ -36,32 +36,62 @@ class Run:
         Of the run.
     handlers
         For assets that others wrote.
+    start, stop
+        What an index knows already; only the rest has then to be read.
     """
 
     def __init__(
-        self, root: Path, folder: Path, *, recorded_uri: str = "", handlers: HandlerRegistry | None = None
+        self,
+        root: Path,
+        folder: Path,
+        *,
+        recorded_uri: str = "",
+        handlers: HandlerRegistry | None = None,
+        start: Doc | None = None,
+        stop: Doc | None = None,
     ) -> None:
         self.folder = folder
         self._root = root
         self._recorded_uri = recorded_uri
         self._handlers = handlers or {}
-        self._table = RunTable()
+        self._assets: AssetReader | None = None
+        self._start, self._stop = start, stop
+        self._documents: RunTable | None = None
         self._offset = 0
-        self._read_on()
-        self._reader = AssetReader(folder, self._table, self._handlers)
+        if start is None or stop is None:  # it may go on: this is the moment of the snapshot
+            self._documents = self._read()
 
-    def _read_on(self) -> None:
+    @property
+    def _table(self) -> RunTable:
+        if self._documents is None:
+            self._documents = self._read()
+        return self._documents
+
+    def _read(self) -> RunTable:
+        table = RunTable()
+        self._read_on(table)
+        self._start, self._stop = table.start, table.stop
+        return table
+
+    @property
+    def _reader(self) -> AssetReader:
+        if self._assets is None:
+            self._assets = AssetReader(self.folder, self._table, self._handlers)
+        return self._assets
+
+    def _read_on(self, table: RunTable) -> None:
         try:
             for offset, (name, doc) in read_documents(self.folder, self._offset):
-                self._table(name, self._rebased(name, doc))
+                table(name, self._rebased(name, doc))
                 self._offset = offset
         except FileNotFoundError as error:
             raise RunNotFoundError(f"There is no run in {self.folder} any more.") from error
 
     def refresh(self) -> "Run":
         """Take in what was journalled since; give the run itself."""
-        self._read_on()
-        self._reader = AssetReader(self.folder, self._table, self._handlers)
+        table = self._table
+        self._read_on(table)
+        self._start, self._stop, self._assets = table.start, table.stop, None
         return self
 
     def __repr__(self) -> str:
@@ -80,14 +110,14 @@ class Run:
     @property
     def start(self) -> Doc:
         """The start document."""
-        if self._table.start is None:
+        if self._start is None:
             raise RunNotFoundError(f"The journal in {self.folder} holds no start document yet.")
-        return self._table.start
+        return self._start
 
     @property
     def stop(self) -> Doc | None:
         """The stop document; None if there was none yet."""
-        return self._table.stop
+        return self._stop
 
     @property
     def exit_status(self) -> str | None:
@@ -109,6 +139,13 @@ class Run:
         rebase
             Point uris under the recorded root to where the root is now; False gives them verbatim.
         """
+        table = self._table
+        for stream in table.streams.values() if fill else ():
+            if any(row.uid is None for row in stream.rows()):
+                raise UnfillableError(
+                    f"Stream {stream.name!r} of run {self.uid} has volumes and no events (a fly scan): there is "
+                    "nothing to put its arrays into. Take the documents unfilled."
+                )
         for offset, (name, doc) in read_documents(self.folder):
             if offset > self._offset:
                 return
@@ -120,22 +157,19 @@ class Run:
                     {**doc, "data_keys": {k: _internal(entry) for k, entry in doc["data_keys"].items()}},
                 )
             elif name == "event":
-                yield name, self._filled(doc)
+                yield name, self._filled(table, doc)
+            elif name == "event_page":
+                yield from (("event", self._filled(table, event)) for event in unpack_event_page(doc))
             elif name not in _STREAM_DOCUMENTS:
                 yield name, doc
 
-    def _filled(self, event: Doc) -> Doc:
-        stream = self._table.stream_of(event["descriptor"])
-        rows = stream.rows()
-        position = next((i for i, row in enumerate(rows) if row.uid == event["uid"]), None)
-        if position is None:
-            return event
-        images = {
-            key: self[stream.name].images(key).including_bad
-            for key, entry in stream.data_keys.items()
-            if entry.get("external") and (key in event["data"] or key in rows[position].volumes)
-        }
-        arrays = {key: series.volume(position) for key, series in images.items()}
+    def _filled(self, table: RunTable, event: Doc) -> Doc:
+        stream = table.stream_of(event["descriptor"])
+        row, keys = stream.event(event["uid"]), stream.data_keys
+        arrays = {key: self._reader.volume(ref, keys[key]) for key, ref in row.volumes.items()}
+        for key, value in event["data"].items():
+            if keys.get(key, {}).get("external") and isinstance(value, str):
+                arrays[key] = self._reader.datum(value)
         return {
             **event,
             "data": {**event["data"], **arrays},
@@ -144,10 +178,16 @@ class Run:
         }
 
     def _rebased(self, name: str, doc: Doc) -> Doc:
-        old, new = self._recorded_uri.rstrip("/"), file_uri(self._root).rstrip("/")
-        if name != "stream_resource" or old == new or not doc["uri"].startswith(f"{old}/"):
+        if name != "stream_resource" or not str(doc.get("uri", "")).startswith("file:"):
             return doc
-        return {**doc, "uri": new + doc["uri"][len(old) :]}
+        # in the run's own folder, however often the root has moved; or beside it, under the root as it was made
+        home = f"/{self.folder.relative_to(self._root).as_posix()}/"
+        old, new = self._recorded_uri.rstrip("/"), file_uri(self._root).rstrip("/")
+        if home in doc["uri"] and (self.folder / (here := doc["uri"].rpartition(home)[2])).exists():
+            return {**doc, "uri": new + home + here}
+        if old and doc["uri"].startswith(f"{old}/"):
+            return {**doc, "uri": new + doc["uri"][len(old) :]}
+        return doc
 
     # --- streams --------------------------------------------------------------------------------------------
 
@@ -259,25 +299,12 @@ class Stream:
 
     def _column(self, key: str) -> NDArray[Any]:
         values = [row.data.get(key) for row in self._rows]
-        dtype = self._entry(key).get("dtype_numpy")
-        if dtype is not None and None not in values:
-            with contextlib.suppress(ValueError, TypeError, OverflowError):
-                promised, natural = np.array(values, np.dtype(dtype)), np.array(values)
-                if np.array_equal(promised, natural, equal_nan=promised.dtype.kind in "fc"):
-                    return promised  # else the descriptor promised what the events did not keep
-        if values and all(isinstance(value, bool) for value in values):
-            return np.array(values, bool)
-        if values and all(
-            isinstance(value, int | float | None) and not isinstance(value, bool) for value in values
-        ):
-            whole = all(isinstance(value, int) for value in values)
-            return np.array(
-                [np.nan if value is None else value for value in values], None if whole else np.float64
-            )
-        try:
-            return np.array(values) if None not in values else _objects(values)
-        except ValueError:  # ragged
-            return _objects(values)
+        natural = _exact(values, None)
+        promised = self._entry(key).get("dtype_numpy")
+        if promised is None or natural is None or natural.dtype == object:
+            return _objects(values) if natural is None else natural
+        exact = _exact(values, promised)
+        return natural if exact is None else exact
 
     def read(self, keys: Sequence[str] | None = None, *, include_bad: bool = False) -> "xarray.Dataset":
         """Give the stream as a Dataset; images are lazy, and read when they are looked at.
@@ -297,7 +324,35 @@ class Stream:
         """
         from gently_bluesky.read.dataset import dataset  # noqa: PLC0415 - xarray takes 0.3 s
 
-        return dataset(self, list(self.data_keys) if keys is None else list(keys), include_bad=include_bad)
+        columns = {key: self[key] for key in (self.data_keys if keys is None else keys)}
+        if include_bad:
+            columns = {
+                key: column.including_bad if isinstance(column, ImageSeries) else column
+                for key, column in columns.items()
+            }
+        return dataset(columns, self.data_keys, time=self.time, seq_num=self.seq_num)
+
+
+def _exact(values: Sequence[Any], dtype: str | None) -> NDArray[Any] | None:
+    """Give an array that holds the values as they are, None standing for nan among floats; None if none does."""
+    numbers = [np.nan if value is None else value for value in values]
+    if None in values and not all(isinstance(value, float) for value in numbers):
+        return None
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        array = np.array(numbers, dtype)
+        if _same(array.tolist(), numbers, strict=dtype is None):
+            return array
+    return None  # ragged, mixed, or not to be had in this dtype
+
+
+def _same(these: Any, those: Any, *, strict: bool) -> bool:
+    if isinstance(those, list):
+        pairs = zip(these, those, strict=True) if isinstance(these, list) and len(these) == len(those) else None
+        return pairs is not None and all(_same(this, that, strict=strict) for this, that in pairs)
+    if isinstance(those, float) and those != those:  # noqa: PLR0124 - nan
+        return isinstance(these, float) and these != these  # noqa: PLR0124
+    alike = type(these) is type(those) or (not strict and not isinstance(those, bool | str))
+    return bool(these == those) and alike
 
 
 def _objects(values: Sequence[Any]) -> NDArray[Any]:
@@ -308,4 +363,5 @@ def _objects(values: Sequence[Any]) -> NDArray[Any]:
 
 
 def _internal(entry: Mapping[str, Any]) -> Doc:
-    return {key: value for key, value in entry.items() if key != "external"}
+    internal = {key: value for key, value in entry.items() if key != "external"}
+    return internal | ({STORED_IN: "file"} if "external" in entry else {})

@@ -161,15 +161,20 @@ class BlockFile:
         if end - start >= WRITE_BEHIND_BYTES:
             while self._pending and self._pending[0].done():
                 self._pending.popleft().result()
-            self._pending.append(pool.submit(_push, self._descriptor, start, end - start))
+            with contextlib.suppress(RuntimeError):  # the interpreter is ending: `sync` does it all
+                self._pending.append(pool.submit(_push, self._descriptor, start, end - start))
             start = end
         self._unpushed = (start, end)
 
     def sync(self) -> None:
         """Make everything written so far durable; errors of the pushes before surface here."""
+        self.settle()
+        sync_data(self._descriptor)
+
+    def settle(self) -> None:
+        """Wait for what was pushed behind, without demanding more; errors of the pushes surface here."""
         while self._pending:
             self._pending.popleft().result()
-        sync_data(self._descriptor)
 
     def reopen(self) -> None:
         """Open it again after `close`, for what became known later."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from gently_bluesky.errors import JournalError
+from gently_bluesky.errors import DocumentError, JournalError
 from gently_bluesky.store.disk import AppendFile
 from gently_bluesky.store.journal import encode_line, read_documents, read_lines, read_start
 from gently_bluesky.store.streams import Doc, RunTable
@@ -64,38 +64,45 @@ class IndexEntry:
 
     @classmethod
     def from_line(cls, line: Mapping[str, Any]) -> "IndexEntry":
-        """Give back what `line` gave."""
-        rows = tuple(VolumeRow(*row) for row in line["volumes"])
-        return cls(line["folder"], line["start"], line["stop"], rows)
+        """Give back what `line` gave; KeyError or TypeError for anything else."""
+        folder, start, stop = line["folder"], line["start"], line["stop"]
+        whole = isinstance(folder, str) and isinstance(stop, dict | None)
+        if not (whole and isinstance(start["uid"], str) and isinstance(start["time"], int | float)):
+            raise TypeError(f"no entry of an index: {line!r:.80}")
+        return cls(folder, start, stop, tuple(VolumeRow(*row) for row in line["volumes"]))
 
 
 def volume_rows(run: RunTable) -> Iterator[VolumeRow]:
-    """Give the volumes of a run, by stream and seq_num; an event's word goes before its start's."""
+    """Give the volumes of a run, by stream and seq_num; an event's word goes before its start's.
+
+    An event with a timepoint and no volume in a file gives a row without a data key: its timepoint is taken.
+    """
     start = run.start or {}
     for stream in run.streams.values():
         images = {key: entry for key, entry in stream.data_keys.items() if entry.get("external")}
-        for row in stream.rows() if images else ():
-            said = {key: row.data.get(key, start.get(key)) for key in IDENTITY_KEYS}
-            good = said.pop("good")
-            for key, entry in images.items():
-                yield VolumeRow(
-                    stream.name,
-                    row.seq_num,
-                    key,
-                    row.time,
-                    session=start.get("session"),
-                    view=entry.get("view"),
-                    good=good is None or bool(good),
-                    **said,
-                )
+        for row in stream.rows() if images or "timepoint" in stream.data_keys else ():
+            said: dict[str, Any] = {key: row.data.get(key, start.get(key)) for key in IDENTITY_KEYS}
+            said |= {"session": start.get("session"), "good": row.data.get("good") in (None, True, 1)}
+            # a small array stays in its event, and some events have none at all
+            there = [key for key in images if images[key]["external"] != "STREAM:" or key in row.volumes]
+            for key in there:
+                yield VolumeRow(stream.name, row.seq_num, key, row.time, view=images[key].get("view"), **said)
+            if not there and said["timepoint"] is not None:
+                yield VolumeRow(stream.name, row.seq_num, "", row.time, **said)
 
 
 def entry_of(root: Path, folder: Path) -> IndexEntry | None:
-    """Read a run folder into an entry; None if its journal holds no start yet."""
+    """Read a run folder into an entry; None if its journal holds no start yet.
+
+    Of a journal that is damaged, what comes before the damage counts.
+    """
     run = RunTable(keys=IDENTITY_KEYS)
     with contextlib.suppress(FileNotFoundError):
-        for _, (name, doc) in read_documents(folder):
-            run(name, doc)
+        try:
+            for _, (name, doc) in read_documents(folder):
+                run(name, doc)
+        except (JournalError, DocumentError) as error:
+            log.warning("a run is known only in part: %s", error)
     if run.start is None:
         return None
     return IndexEntry(folder.relative_to(root).as_posix(), run.start, run.stop, tuple(volume_rows(run)))
@@ -107,13 +114,22 @@ def append_entry(root: Path, entry: IndexEntry) -> None:
     try:
         path.parent.mkdir(exist_ok=True)
         with FileLock(path.with_suffix(".lock"), timeout=5):
+            mend = b"\n" if _is_torn(path) else b""
             file = AppendFile(path)
             try:
-                file.append(encode_line(entry.line()))
+                file.append(mend + encode_line(entry.line()))
             finally:
                 file.close()
     except (OSError, Timeout) as error:
         log.warning("the index of %s was not brought up to date (%s); answers stay right", root, error)
+
+
+def _is_torn(path: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) != b"\n"
+    return False
 
 
 class RootIndex:
@@ -126,6 +142,7 @@ class RootIndex:
         self._identity: tuple[int, int] | None = None
         self._listings: dict[Path, tuple[int, list[Path]]] = {}
         self._sorted: list[IndexEntry] | None = None
+        self._damaged: set[Path] = set()
 
     def entries(self) -> list[IndexEntry]:
         """Give every run, by the time of its start; those without a stop may have gone on meanwhile."""
@@ -135,7 +152,7 @@ class RootIndex:
             del self._known[gone]
             changed = True
         for name in present.keys() - self._known.keys():
-            start = read_start(present[name])
+            start = self._start(present[name])
             if start is not None:
                 self._known[name] = IndexEntry(name, start)
                 changed = True
@@ -143,23 +160,30 @@ class RootIndex:
             self._sorted = sorted(self._known.values(), key=lambda e: (e.start["time"], e.start["uid"]))
         return self._sorted
 
-    def volumes(self, entry: IndexEntry) -> tuple[VolumeRow, ...]:
-        """Give the volumes of a run: from the index if it has stopped, else from its journal."""
+    def _start(self, folder: Path) -> Doc | None:
+        try:
+            return read_start(folder)
+        except JournalError as error:
+            if folder not in self._damaged:
+                self._damaged.add(folder)
+                log.warning("a run is left out: %s", error)
+            return None
+
+    def whole(self, entry: IndexEntry) -> IndexEntry:
+        """Give an entry with its stop and its volumes: as it is if it has stopped, else from its journal."""
         if entry.stop is not None:
-            return entry.volumes
-        fresh = entry_of(self.root, self.root / entry.folder)
-        if fresh is None:
-            return ()
+            return entry
+        fresh = entry_of(self.root, self.root / entry.folder) or entry
         if fresh.stop is not None:
             self._known[entry.folder] = fresh
             self._sorted = None
-        return fresh.volumes
+        return fresh
 
     def _read_index(self) -> bool:
         path = self.root / _INDEX
         try:
             status = path.stat()
-        except FileNotFoundError:
+        except OSError:
             return False
         identity = (status.st_dev, status.st_ino)
         if identity != self._identity or status.st_size < self._offset:
@@ -173,6 +197,8 @@ class RootIndex:
                     entry = IndexEntry.from_line(line)
                     self._known[entry.folder] = entry
                     changed = True
+                break
+            except OSError:
                 break
             except (JournalError, KeyError, TypeError, AttributeError):
                 self._offset = self._after_damaged_line(path, max(before, self._offset))

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from gently_bluesky.errors import JournalError
 from gently_bluesky.store.journal import read_lines
-from gently_bluesky.store.layout import MANIFEST
+from gently_bluesky.store.layout import MANIFEST, file_uri
 
 State = Literal["sealed", "aborted", "foreign"]
 
@@ -40,8 +40,8 @@ class ManifestEntry:
         What the format needs to be read, e.g. ``{"offset": 4096}``; why it was aborted.
     """
 
-    data_key: str
     resource: str
+    data_key: str = ""
     index: int | None = None
     path: str = ""
     uri: str = ""
@@ -56,6 +56,15 @@ class ManifestEntry:
     def line(self) -> dict[str, Any]:
         """Give the entry as it is written; what is empty is left out."""
         return {key: value for key, value in asdict(self).items() if value not in (None, "", (), {})}
+
+
+def foreign_asset(doc: Mapping[str, Any]) -> ManifestEntry:
+    """Give the entry of a Resource or StreamResource of somebody else's, in the spelling of any event-model."""
+    uri = doc.get("uri") or file_uri(Path(doc.get("root", ""), doc.get("resource_path", "")))
+    kind = doc.get("mimetype") or doc.get("spec", "")
+    return ManifestEntry(
+        data_key=doc.get("data_key", ""), resource=doc["uid"], uri=uri, format=kind, state="foreign"
+    )
 
 
 def read_manifest(folder: Path) -> dict[str, ManifestEntry]:

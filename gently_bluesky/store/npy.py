@@ -41,8 +41,7 @@ class NpyFile:
     def complete(self, times: FrameTimes, event: EventFacts | None, *, durable: bool) -> None:  # noqa: ARG002
         """Make it durable; the format holds an array and no more."""
         self._file.reopen()
-        if durable:
-            self._file.sync()
+        (self._file.sync if durable else self._file.settle)()
 
     def close(self) -> None:
         """Close the file."""

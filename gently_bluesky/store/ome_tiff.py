@@ -173,8 +173,7 @@ class OmeTiffFile:
             xml = ome_xml(geometry, self._facts, times, bare) + b"\0"
         if len(xml) <= self._layout.slot_bytes:
             self._file.write(self._layout.slots[slot], xml)
-        if durable:
-            self._file.sync()
+        (self._file.sync if durable else self._file.settle)()
         if len(xml) <= self._layout.slot_bytes:
             pointer = struct.pack("<QQ", len(xml), self._layout.slots[slot])
             self._file.write(_description_entry() + 4, pointer)

@@ -14,6 +14,9 @@ from gently_bluesky.errors import DocumentError
 
 Doc = dict[str, Any]
 
+STORED_IN = "stored_in"
+"""In a data key of a filled replay: "file", if the array was in a file, for a writer to file it again."""
+
 
 @dataclass(frozen=True, slots=True)
 class VolumeRef:
@@ -71,12 +74,18 @@ class StreamTable:
         self.name = name
         self.descriptors: list[Doc] = []
         self._rows: dict[int, Row] = {}
+        self._events: dict[str | None, Row] = {}
         self._datums: defaultdict[str, list[_Datum]] = defaultdict(list)
 
     @property
     def data_keys(self) -> dict[str, Doc]:
-        """Every data key of the stream, as its last descriptor says."""
-        return {key: entry for doc in self.descriptors for key, entry in doc["data_keys"].items()}
+        """Every data key of the stream, as the last descriptor says that has it, in files if it ever was."""
+        keys: dict[str, Doc] = {}
+        for doc in self.descriptors:
+            for key, entry in doc["data_keys"].items():
+                if entry.get("external") or not keys.get(key, {}).get("external"):
+                    keys[key] = entry
+        return keys
 
     def rows(self) -> list[Row]:
         """Rows in the order of their seq_nums."""
@@ -90,9 +99,9 @@ class StreamTable:
                     row.volumes[key] = datum.volume(seq_num)
         return [rows[seq_num] for seq_num in sorted(rows)]
 
-    def row(self, seq_num: int) -> Row | None:
-        """Give the row of an event that came."""
-        return self._rows.get(seq_num)
+    def event(self, uid: str) -> Row:
+        """Give the row that an event made, also of one that a rewind repeated."""
+        return self._events[uid]
 
     def add_event(self, row: Row, stream_keys: Collection[str]) -> None:
         """Take an event, and for each of its keys the newest datum that no earlier event with its seq_num took."""
@@ -107,7 +116,7 @@ class StreamTable:
                     if row.seq_num == datum.seq_nums.stop - 1:
                         del datums[: datums.index(datum) + 1]
                     break
-        self._rows[row.seq_num] = row
+        self._rows[row.seq_num] = self._events[row.uid] = row
 
     def add_datum(self, key: str, datum: _Datum) -> None:
         """Take a datum: for events to come, and for events that came without one."""
@@ -157,6 +166,10 @@ class RunTable:
     def stream_of(self, descriptor: str) -> StreamTable:
         """Give the stream of a descriptor that came."""
         return self._descriptors[descriptor][0]
+
+    def data_key(self, descriptor: str, key: str) -> Doc:
+        """Give what a descriptor that came says of a data key."""
+        return dict(self._descriptors[descriptor][1]["data_keys"][key])
 
     def _run(self) -> str:
         return self.start["uid"] if self.start else "(without start)"

@@ -11,9 +11,35 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from gently_bluesky.errors import DocumentError
+from gently_bluesky.protocols import VolumeMetadata
+from gently_bluesky.store.streams import STORED_IN
+
 Doc = dict[str, Any]
 
 _NUMERIC = "biufc"
+
+
+def metadata_of(data_key: Doc, event: Mapping[str, Any]) -> VolumeMetadata:
+    """Give what a descriptor and an event say of a volume in the words that files have for it."""
+    data = event["data"]
+    metadata: VolumeMetadata = {}
+    sizes = [data.get(size) if isinstance(size, str) else size for size in data_key.get("voxel_size_um", ())]
+    if sizes and all(isinstance(size, int | float) for size in sizes):
+        metadata["voxel_size_um"] = [float(size) for size in sizes if size is not None]
+    if isinstance(view := data_key.get("view"), str):
+        metadata["view"] = view
+    if isinstance(channel := data.get("channel"), str):
+        metadata["channel"] = channel
+    return metadata
+
+
+def frame_times_of(key: str, planes: int, event: Mapping[str, Any]) -> list[float]:
+    """Give when each plane of an array was taken, seconds since the epoch: of each frame, if the event says so."""
+    said = event["data"].get(f"{key}_frame_times")
+    if said is not None and len(said) == planes:
+        return [float(time) for time in said]
+    return [float(event["timestamps"].get(key, event["time"]))] * planes
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +67,12 @@ def as_array(value: Any) -> NDArray[Any] | None:
     return None
 
 
-def kind_of(array: NDArray[Any], limit_bytes: int) -> ArrayKind:
-    """Decide where an array goes: numbers above the limit to a file, all else stays in the event."""
-    big = array.dtype.kind in _NUMERIC and array.nbytes > limit_bytes
+def kind_of(array: NDArray[Any], limit_bytes: int, data_key: Doc) -> ArrayKind:
+    """Decide where an array goes: numbers above the limit, or out of a file, to a file; all else stays."""
+    if np.ma.is_masked(array):
+        raise DocumentError("A masked array has no spelling in a document. Fill it: array.filled(value).")
+    wanted = array.nbytes > limit_bytes or data_key.get(STORED_IN) == "file"
+    big = array.dtype.kind in _NUMERIC and array.size > 0 and wanted
     dtype = array.dtype.newbyteorder("<").str if array.dtype.kind in _NUMERIC else array.dtype.str
     return ArrayKind("file" if big else "event", array.shape, dtype)
 
@@ -52,7 +81,7 @@ def described(data_keys: Mapping[str, Doc], signature: Signature) -> dict[str, D
     """Give data keys that say what the arrays really are; the others as they were."""
     true = dict(data_keys)
     for key, kind in signature:
-        entry = {k: v for k, v in true.get(key, {"source": "unknown"}).items() if k != "external"}
+        entry = {k: v for k, v in true.get(key, {"source": "unknown"}).items() if k not in {"external", STORED_IN}}
         entry |= {"dtype": "array", "shape": list(kind.shape), "dtype_numpy": kind.dtype}
         if len(entry.get("dims", kind.shape)) != len(kind.shape):
             del entry["dims"]

@@ -22,11 +22,19 @@ from gently_bluesky.store.disk import forget_pages, sync_folder
 from gently_bluesky.store.facts import EventFacts, Geometry, Scalar
 from gently_bluesky.store.formats import ImageStore
 from gently_bluesky.store.index import IDENTITY_KEYS, IndexEntry, append_entry, volume_rows
-from gently_bluesky.store.layout import file_uri
-from gently_bluesky.store.manifest import ManifestEntry
+from gently_bluesky.store.manifest import ManifestEntry, foreign_asset
 from gently_bluesky.store.streams import Doc, RunTable, VolumeRef, unpack_event_page
 from gently_bluesky.store.strict_json import plain
-from gently_bluesky.write.inline import ArrayKind, Signature, agrees, as_array, described, kind_of
+from gently_bluesky.write.inline import (
+    ArrayKind,
+    Signature,
+    agrees,
+    as_array,
+    described,
+    frame_times_of,
+    kind_of,
+    metadata_of,
+)
 from gently_bluesky.write.resource import ResourceWriter, Surroundings, VolumeWriter
 from gently_bluesky.write.run_folder import RunFolder
 
@@ -45,7 +53,8 @@ class InlineVolume:
     resource: ResourceWriter
     index: int
     pixels: NDArray[Any]
-    time: float
+    times: list[float]
+    metadata: VolumeMetadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +70,7 @@ class Item:
     @property
     def nbytes(self) -> int:
         """How much memory it holds, about."""
-        return 1024 + sum(array.pixels.nbytes for array in self.arrays)
+        return 1024 + _footprint(self.doc) + sum(array.pixels.nbytes for array in self.arrays)
 
 
 @dataclass(slots=True)
@@ -89,6 +98,7 @@ class RunRecorder:
         durability: str,
         inline_limit_bytes: int,
         pool: Executor,
+        hashing: Executor,
         enqueue: Callable[[Item], None],
     ) -> None:
         self.start = start
@@ -110,6 +120,8 @@ class RunRecorder:
         self._referenced: dict[str, int] = {}
         self._lock = threading.RLock()
         # the writer's thread alone touches these:
+        self.stopped = False
+        self._begun = False
         self._closed = False
         self._table = RunTable(keys=IDENTITY_KEYS)
         self._volumes: dict[VolumeRef, VolumeWriter] = {}
@@ -120,6 +132,7 @@ class RunRecorder:
             facts={key: value for key in _START_FACTS if isinstance(value := start.get(key), Scalar)},
             folder=self._folder.path,
             pool=pool,
+            hashing=hashing,
             check=self.check,
             volume_opened=self._open_volumes.add,
             volume_closed=self._volume_closed,
@@ -199,9 +212,9 @@ class RunRecorder:
 
     def _volume_closed(self, volume: VolumeWriter) -> None:
         self._open_volumes.discard(volume)
-        if volume.state == "sealed":
-            volume.resource.volume_sealed(volume.index)
         self._enqueue(Item(self, volume=volume))
+        if volume.state == "sealed":  # only now may a document name it: its pixels go before it
+            volume.resource.volume_sealed(volume.index)
 
     # --- on the RunEngine's thread --------------------------------------------------------------------------
 
@@ -239,9 +252,13 @@ class RunRecorder:
                     yield from self._waiting_assets()
 
     def _waiting_assets(self) -> Iterator[Item]:
-        # resources that came while their descriptor was held follow it, as they did when they came
-        while self._assets:
-            yield self._assets.popleft()
+        # assets that came while their descriptor was held follow it, as they did when they came
+        for _ in range(len(self._assets)):
+            item = self._assets.popleft()
+            if item.name == "stream_datum" and self._descriptors[item.doc["descriptor"]].held:
+                self._assets.append(item)
+            else:
+                yield item
 
     def _take_descriptor(self, doc: Doc) -> Iterator[Item]:
         self._descriptors[doc["uid"]] = descriptor = _Descriptor(doc)
@@ -261,9 +278,6 @@ class RunRecorder:
 
     def _take_stream_datum(self, doc: Doc) -> Iterator[Item]:
         descriptor = self._descriptor(doc["descriptor"], "stream_datum")
-        if descriptor.held:
-            yield self._journal_as_described(descriptor)
-        yield from self._waiting_assets()
         uid, stop = doc["stream_resource"], doc["indices"]["stop"]
         resource = self._by_uid.get(uid)
         if resource is not None and stop > resource.sealed:
@@ -272,7 +286,11 @@ class RunRecorder:
                 f"{resource.sealed} are sealed. Seal them first."
             )
         self._referenced[uid] = max(stop, self._referenced.get(uid, 0))
-        yield Item(self, "stream_datum", doc)
+        if descriptor.held and any(item.doc.get("stream_resource") == uid for item in self._assets):
+            yield self._journal_as_described(descriptor)  # a second datum and no event between: none decides soon
+        self._assets.append(Item(self, "stream_datum", doc))
+        if not descriptor.held:
+            yield from self._waiting_assets()
 
     def _take_event_page(self, page: Mapping[str, Any]) -> Iterator[Item]:
         if any(as_array(value) is not None for column in page["data"].values() for value in column):
@@ -288,27 +306,27 @@ class RunRecorder:
     def _take_event(self, doc: Mapping[str, Any]) -> Iterator[Item]:
         descriptor = self._descriptor(doc["descriptor"], "event")
         arrays = {key: array for key, value in doc["data"].items() if (array := as_array(value)) is not None}
-        kinds = {key: kind_of(array, self._limit) for key, array in arrays.items()}
-        signature = frozenset(kinds.items())
-        yield from self._described_as(descriptor, signature, doc["time"])
-        yield from self._waiting_assets()
-        uid = descriptor.journalled[signature]
+        data_keys = descriptor.doc["data_keys"]
+        kinds = {key: kind_of(array, self._limit, data_keys.get(key, {})) for key, array in arrays.items()}
         filed = {key: kind for key, kind in kinds.items() if kind.place == "file"}
-        inline = []
-        for key, kind in filed.items():
-            volume = self._inline_volume(descriptor, key, kind, arrays[key], doc)
-            inline.append(volume)
-            if volume.resource.uid not in self._seen:
-                self._seen.add(volume.resource.uid)
-                yield Item(self, "stream_resource", volume.resource.stream_resource())
-            datum = volume.resource.stream_datum(volume.index, volume.index + 1, uid, doc["seq_num"])
-            yield Item(self, "stream_datum", datum, arrays=(volume,))
         parts = {
             part: {key: value for key, value in doc.get(part, {}).items() if key not in filed}
             for part in ("data", "timestamps", "filled")
             if part in doc
         }
-        yield Item(self, "event", plain({**doc, **parts, "descriptor": uid}, f"event {doc['uid']}"))
+        event = plain({**doc, **parts}, f"event {doc['uid']}")  # if it has no spelling, nothing comes of it
+        signature = frozenset(kinds.items())
+        yield from self._described_as(descriptor, signature, doc["time"])
+        yield from self._waiting_assets()
+        uid = descriptor.journalled[signature]
+        for key, kind in filed.items():
+            volume = self._inline_volume(descriptor, key, kind, arrays[key], doc)
+            if volume.resource.uid not in self._seen:
+                self._seen.add(volume.resource.uid)
+                yield Item(self, "stream_resource", volume.resource.stream_resource())
+            datum = volume.resource.stream_datum(volume.index, volume.index + 1, uid, doc["seq_num"])
+            yield Item(self, "stream_datum", datum, arrays=(volume,))
+        yield Item(self, "event", {**event, "descriptor": uid})
 
     def _inline_volume(
         self,
@@ -322,7 +340,9 @@ class RunRecorder:
         resource = self._resource(("stream", descriptor.doc.get("name", "")), key, geometry)
         # a copy: whoever made the array may use its memory again before it is written
         pixels = np.array(array, dtype=geometry.dtype, order="C", copy=True)
-        return InlineVolume(resource, resource.next_index(), pixels, event["timestamps"].get(key, event["time"]))
+        times = frame_times_of(key, geometry.planes, event)
+        metadata = metadata_of(descriptor.doc["data_keys"].get(key, {}), event)
+        return InlineVolume(resource, resource.next_index(), pixels, times, metadata)
 
     def _described_as(self, descriptor: _Descriptor, signature: Signature, time: float) -> Iterator[Item]:
         if signature in descriptor.journalled:
@@ -344,11 +364,23 @@ class RunRecorder:
 
         What came before an item that fails is permanent all the same; what comes after it is dropped.
         """
+        try:
+            self._commit(items if not self._closed else (), journalled)
+        except BaseException:
+            self._closed = True  # nothing may follow a hole
+            raise
+        finally:
+            if self._closed:
+                for item in items:
+                    if item.volume is not None:
+                        item.volume.let_go()
+
+    def _commit(self, items: Sequence[Item], journalled: list[tuple[str, Doc]]) -> None:
         entries: list[ManifestEntry] = []
         documents: list[tuple[str, Doc]] = []
         folders: set[Path] = set()
         try:
-            for item in items if not self._closed else ():
+            for item in items:
                 for volume in [item.volume] if item.volume else [self._store(array) for array in item.arrays]:
                     entries.append(self._settle(volume))
                     folders.add(volume.path.parent)
@@ -359,25 +391,19 @@ class RunRecorder:
                     entries += foreign
                     if item.name == "event":
                         self._complete(item.doc)
-        except BaseException:
-            self._closed = True
-            raise
         finally:
-            if self._closed:
-                for item in items:
-                    if item.volume is not None:
-                        item.volume.let_go()
             if self._durable:
                 for folder in folders:
                     sync_folder(folder)
             self._folder.append(entries, documents)
+            self._begun |= bool(documents)
             journalled += documents
 
     def _store(self, array: InlineVolume) -> VolumeWriter:
-        volume = array.resource.create(array.index)
+        volume = array.resource.create(array.index, array.metadata)
         planes = array.pixels.reshape(-1, *array.resource.geometry.plane_shape)
-        for z, plane in enumerate(planes):
-            volume.write(z, plane, time=array.time)
+        for z, (plane, time) in enumerate(zip(planes, array.times, strict=True)):
+            volume.write(z, plane, time=time)
         return volume.finish()
 
     def _settle(self, volume: VolumeWriter) -> ManifestEntry:
@@ -398,8 +424,8 @@ class RunRecorder:
 
     def _complete(self, event: Doc) -> None:
         stream = self._table.stream_of(event["descriptor"])
-        row = stream.row(event["seq_num"])
-        if row is None or not row.volumes:
+        row = stream.event(event["uid"])
+        if not row.volumes:
             return
         scalars = {key: value for key, value in event["data"].items() if _is_fact(value)}
         facts = EventFacts(event["uid"], event["seq_num"], event["time"], scalars)
@@ -409,14 +435,8 @@ class RunRecorder:
                 volume.complete(facts, durable=self._durable)
 
     def _foreign_entry(self, name: str, doc: Doc) -> Iterator[ManifestEntry]:
-        if name == "stream_resource" and doc["uid"] not in self._by_uid:
-            key, uri, kind = doc.get("data_key", ""), doc["uri"], doc["mimetype"]
-        elif name == "resource":
-            path = Path(doc.get("root", "")) / doc["resource_path"]
-            key, uri, kind = "", file_uri(path), doc["spec"]
-        else:
-            return
-        yield ManifestEntry(data_key=key, resource=doc["uid"], uri=uri, format=kind, state="foreign")
+        if name in {"stream_resource", "resource"} and doc["uid"] not in self._by_uid:
+            yield foreign_asset(doc)
 
     def finish(self, stop: Doc, journalled: list[tuple[str, Doc]]) -> None:
         """Journal the stop document, close the folder and tell the index.
@@ -428,17 +448,24 @@ class RunRecorder:
                 self._folder.sync_everything(self._unsynced)
             except OSError as error:
                 self.fail(error)
+        if not self._begun:  # not even the start was written: there is no run
+            self.abandon()
+            self.stopped = True
+            return
         if self.failure is not None and stop.get("exit_status") == "success":
             stop = {**stop, "exit_status": "fail", "reason": f"FileWriter: {self.failure}"}
         try:
             self._table("stop", stop)
             self._folder.append((), [("stop", stop)])
             journalled.append(("stop", stop))
+            self.stopped = True
             if not self._durable:
                 self._folder.sync_everything(())
         finally:
             self._closed = True
             self._folder.close()
+        if self.failure is not None:  # what is there, the journal knows
+            return
         entry = IndexEntry(
             self.folder.relative_to(self._folder.root).as_posix(),
             self.start,
@@ -453,6 +480,16 @@ class RunRecorder:
         for volume in list(self._open_volumes):
             volume.let_go()
         self._folder.close()
+
+
+def _footprint(value: object) -> int:
+    """Estimate the memory of something plain: lists of numbers are what can be large."""
+    if isinstance(value, dict):
+        return 64 + sum(64 + _footprint(item) for item in value.values())
+    if isinstance(value, list):
+        inner = _footprint(value[0]) if value else 0
+        return 64 + len(value) * (8 + inner)
+    return 32 + (len(value) if isinstance(value, str) else 0)
 
 
 def _is_fact(value: object) -> bool:

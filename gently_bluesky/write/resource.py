@@ -4,6 +4,7 @@ Runs on whichever thread acquires. Knows shapes, order and goodness of frames; w
 recorder's business, and how pixels are laid out the format's.
 """
 
+import contextlib
 import math
 import threading
 import time as clock
@@ -25,6 +26,9 @@ from gently_bluesky.store.formats import ImageFile, ImageStore
 from gently_bluesky.store.layout import file_uri
 from gently_bluesky.store.manifest import ManifestEntry
 
+_HASH_BESIDE_BYTES = 1 << 20
+"""From here on, hashing a frame takes longer than handing it to another thread."""
+
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
@@ -34,6 +38,9 @@ class Surroundings:
     facts: Mapping[str, Scalar]
     folder: Path
     pool: Executor
+    """Pushes to the disk behind the acquisition."""
+    hashing: Executor
+    """Hashes large frames beside their writing."""
     check: Callable[[], None]
     """Raises the writer's failure, if there is one."""
     volume_opened: Callable[["VolumeWriter"], None]
@@ -172,11 +179,31 @@ class VolumeWriter:
             if self.times[z] is not None:
                 raise FrameError(f"{self} has plane {z} already; it is not written twice.")
             view = data.reshape(-1).view(np.uint8).data
-            self._file.write(z, view, taken := clock.time() if time is None else time, self._run.pool)
+            taken = clock.time() if time is None else time
+            with self._hashing_beside(z, view):
+                self._file.write(z, view, taken, self._run.pool)
             self.times[z] = taken
+
+    @contextlib.contextmanager
+    def _hashing_beside(self, z: int, view: memoryview) -> Iterator[None]:
+        beside = None
+        if z == self._hashed and view.nbytes >= _HASH_BESIDE_BYTES:
+            with contextlib.suppress(RuntimeError):  # the interpreter is ending: it is hashed here, below
+                beside = self._run.hashing.submit(self._hash.update, view)
+        try:
+            yield
+        except BaseException:
+            # the hash may know what the file does not: the seal reads all of it again
+            self._hash, self._hashed = xxhash.xxh3_128(), 0
+            raise
+        else:
             if z == self._hashed:
-                self._hash.update(view)
+                if beside is None:
+                    self._hash.update(view)
                 self._hashed += 1
+        finally:
+            if beside is not None:
+                beside.result()  # only then may the caller use the frame's memory again
 
     def seal(self) -> None:
         """Declare the volume complete; see `protocols.Volume`."""

@@ -18,7 +18,7 @@ from typing import Any, Literal, Self
 from event_model import DocumentNames, bulk_datum_to_datum_page
 from numpy.typing import DTypeLike
 
-from gently_bluesky.errors import DocumentError, NoOpenRunError, WriterFailedError
+from gently_bluesky.errors import DocumentError, NoOpenRunError, RunExistsError, WriterFailedError
 from gently_bluesky.protocols import VolumeMetadata
 from gently_bluesky.store.formats import FORMATS
 from gently_bluesky.store.layout import create_root, day_folder
@@ -90,6 +90,7 @@ class FileWriter:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._pool: ThreadPoolExecutor | None = None
+        self._hashing: ThreadPoolExecutor | None = None
         self._closed = False
 
     def __repr__(self) -> str:
@@ -108,6 +109,7 @@ class FileWriter:
             Something went wrong since the last document, in the writer's thread or in a monitor's.
         """
         name = str(name)
+        self._refuse_own_thread()
         if self._closed:
             raise WriterFailedError(f"{self!r} is closed. Make a new one.")
         if name not in _NAMES:
@@ -125,6 +127,13 @@ class FileWriter:
         else:
             self._take(name, doc)
 
+    def _refuse_own_thread(self) -> None:
+        if threading.current_thread() is self._thread:  # it would wait for itself
+            raise WriterFailedError(
+                f"A subscriber of {self!r} writes into the same writer, on the thread that writes. "
+                "Do it from a thread of its own."
+            )
+
     def _start(self, doc: Mapping[str, Any]) -> None:
         start = plain(doc, "start document")
         if not isinstance(start.get("uid"), str) or not isinstance(start.get("time"), int | float):
@@ -133,14 +142,18 @@ class FileWriter:
             day_folder(start["time"])
         except (OverflowError, ValueError, OSError) as error:
             raise DocumentError(f"Start {start['uid']} has the time {start['time']}: {error}.") from error
+        if start["uid"] in self._runs:
+            raise RunExistsError(f"Run {start['uid']} is open in {self!r} already; its start document came twice.")
         try:
             self._begin_thread()
             assert self._pool is not None
+            assert self._hashing is not None
             run = RunRecorder(
                 self.root,
                 start,
                 make_store=self._make_store,
                 pool=self._pool,
+                hashing=self._hashing,
                 enqueue=self._enqueue,
                 durability=self._durability,
                 inline_limit_bytes=self._inline_limit_bytes,
@@ -177,10 +190,14 @@ class FileWriter:
             run.abandon()
             raise
         finally:
-            del self._runs[run.uid]
+            self._runs.pop(run.uid, None)
             for uid in [uid for uid, owner in self._of.items() if owner is run]:
                 del self._of[uid]
         run.check_at_stop()
+        if not run.stopped:
+            raise WriterFailedError(
+                f"{self!r} was closed before the stop document of run {run.uid} was journalled."
+            )
         self._complain()
 
     def _run_of(self, name: str, doc: Mapping[str, Any]) -> RunRecorder:
@@ -271,6 +288,7 @@ class FileWriter:
     def _begin_thread(self) -> None:
         if self._thread is None:
             self._pool = ThreadPoolExecutor(1, "gently-write-behind")
+            self._hashing = ThreadPoolExecutor(1, "gently-hash")
             self._thread = threading.Thread(target=self._work, name="gently-writer", daemon=True)
             self._thread.start()
             atexit.register(self.close)
@@ -279,6 +297,8 @@ class FileWriter:
         with self._changed:
             while self._queued_bytes > self._backlog_bytes and item.run.failure is None and not self._closed:
                 self._changed.wait()
+            if self._closed:
+                raise WriterFailedError(f"{self!r} was closed in the middle of run {item.run.uid}.")
             self._queue.append(item)
             self._queued_bytes += item.nbytes
             self._changed.notify_all()
@@ -339,6 +359,7 @@ class FileWriter:
         WriterFailedError
             Something could not be written.
         """
+        self._refuse_own_thread()
         self._drain()
         for run in list(self._runs.values()):
             run.check()
@@ -363,8 +384,11 @@ class FileWriter:
             atexit.unregister(self.close)
         if self._pool is not None:
             self._pool.shutdown()
+        if self._hashing is not None:
+            self._hashing.shutdown()
         for run in self._runs.values():
             run.abandon()
+            run.finished.set()
         self._runs.clear()
         self._of.clear()
 

@@ -39,6 +39,8 @@ atexit.register(dispim.close)  # lights off, whatever the way out
 globals().update(dispim.devices())
 
 sd.baseline = [
+    dispim.xy_stage,
+    dispim.z_stage,
     dispim.fdrive,
     dispim.piezo_a,
     dispim.piezo_b,

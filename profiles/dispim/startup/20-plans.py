@@ -17,7 +17,11 @@ def volume(
     z_step_um: float = 1.0,
     exposure_ms: float = 5.0,
 ):
-    """Take one volume where the stage is."""
+    """Take one volume where the stage is: one run.
+
+    channel is a laser preset, spelled exactly (laser.presets lists them); views are "A", "B" or "AB". The
+    timepoint goes on from the embryo's last one in the session. Abort with RE.abort() after Ctrl-C twice.
+    """
     return (
         yield from acquire_volume(
             dispim,
@@ -44,7 +48,12 @@ def timelapse(
     z_step_um: float = 1.0,
     exposure_ms: float = 5.0,
 ):
-    """Take volumes of several embryos again and again; embryos are {name: (x_um, y_um)}."""
+    """Take volumes of several embryos again and again: one run.
+
+    embryos are {name: (x_um, y_um)}, positions of the stage; interval_s counts from the start of one round to the
+    start of the next; channels are laser presets, spelled exactly (laser.presets lists them). Timepoints go on
+    from each embryo's last one in the session. For z and calibration use acquire_timelapse with Embryo(...).
+    """
     return (
         yield from acquire_timelapse(
             dispim,

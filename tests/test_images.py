@@ -1,0 +1,432 @@
+"""An ImageSeries is an array (event, z, y, x) of which only what is asked for is touched."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.plans as bp
+import bluesky.preprocessors as bpp
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+from bluesky import Msg
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from gently_bluesky import Catalog, FileWriter
+from gently_bluesky.errors import BadVolumeError, GeometryError, VolumeMissingError
+from gently_bluesky.read.images import ImageSeries
+from gently_bluesky.read.run import Run, Stream
+from tests.data_rig import SHAPE, Camera, inline, record, volume
+
+Plan = Iterator[Msg]
+EVENTS = 5
+WHOLE = np.stack([volume(i) for i in range(EVENTS)])
+
+
+@pytest.fixture(scope="module")
+def stream(tmp_path_factory: pytest.TempPathFactory) -> Stream:
+    root = tmp_path_factory.mktemp("images") / "root"
+    return record(root, lambda writer: bp.count([Camera("cam", writer)], EVENTS))["primary"]
+
+
+@pytest.fixture(scope="module")
+def images(stream: Stream) -> ImageSeries:
+    return stream.images("cam_image")
+
+
+# --- indexing, against numpy --------------------------------------------------------------------------------
+
+
+def indices(size: int) -> st.SearchStrategy[Any]:
+    return st.one_of(st.integers(-size - 2, size + 1), st.slices(size))
+
+
+events = st.one_of(
+    indices(EVENTS),
+    st.lists(st.integers(-EVENTS, EVENTS - 1), max_size=6),
+    st.lists(st.integers(-EVENTS - 1, EVENTS), min_size=1, max_size=3).map(np.array),
+)
+basic = st.lists(st.one_of(*(indices(size) for size in SHAPE)), max_size=3).map(tuple)
+
+
+@st.composite
+def keys(draw: st.DrawFn) -> Any:
+    """Any index of the kinds that are promised, in range or not."""
+    parts = [draw(events), *draw(basic)]
+    if draw(st.booleans()):
+        parts.insert(draw(st.integers(0, len(parts))), ...)
+        if parts[0] is ... and len(parts) > 1 and not isinstance(parts[1], int | slice):
+            parts[1] = draw(indices(EVENTS))
+    return parts[0] if len(parts) == 1 and draw(st.booleans()) else tuple(parts)
+
+
+@given(key=keys())
+def test_any_index_gives_what_numpy_gives(images: ImageSeries, key: Any) -> None:
+    try:
+        expected = WHOLE[key]
+    except IndexError:
+        with pytest.raises(IndexError):
+            images[key]
+        return
+    found = images[key]
+    assert found.shape == expected.shape
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        (..., 0),
+        (0, ..., 0),
+        ...,
+        (slice(None), ...),
+        (..., slice(None), 3),
+        (slice(None, None, -1),),
+        ([4, 0, 0], 1, slice(2, 5)),
+        (slice(5, 2),),
+        (np.int64(2), np.uint8(1)),
+        (),
+        (slice(4, None), 0),
+        (slice(9, 12), 0, 0),
+    ],
+    ids=str,
+)
+def test_the_corners_of_indexing_are_those_of_numpy(images: ImageSeries, key: Any) -> None:
+    expected = WHOLE[key]
+    assert images[key].shape == expected.shape
+    np.testing.assert_array_equal(images[key], expected)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "x",
+        None,
+        1.5,
+        (0, "z"),
+        (0, [1, 2]),
+        (0, None),
+        (True,),
+        np.array([True, False, True, False, True]),
+        [True, False],
+        (..., [1, 2]),
+    ],
+    ids=str,
+)
+def test_other_indices_are_errors_that_say_what_is_taken(images: ImageSeries, key: Any) -> None:
+    with pytest.raises(TypeError, match=r"takes integers, slices and '...', and a list of integers for events"):
+        images[key]
+
+
+@pytest.mark.parametrize("key", [(0, 0, 0, 0, 0), (0, 99), (0, 0, -9), 5, -6, [0, 7]], ids=str)
+def test_what_is_out_of_range_is_an_error_that_names_the_series(images: ImageSeries, key: Any) -> None:
+    with pytest.raises(IndexError, match="primary, cam_image"):
+        images[key]
+
+
+def test_what_an_index_gives_is_in_memory_and_one_s_own(images: ImageSeries) -> None:
+    plane = images[0, 1]
+    plane[:] = 7
+    np.testing.assert_array_equal(images[0, 1], volume(0)[1])
+    assert not isinstance(plane, np.memmap)
+
+
+def test_a_volume_is_mapped_and_cannot_be_changed(images: ImageSeries) -> None:
+    mapped = images.volume(2)
+    assert isinstance(mapped, np.memmap)
+    np.testing.assert_array_equal(mapped, volume(2))
+    np.testing.assert_array_equal(images.volume(-1), volume(EVENTS - 1))
+    with pytest.raises(ValueError, match="read-only"):
+        mapped[0, 0, 0] = 1
+    with pytest.raises(IndexError, match=rf"has {EVENTS} events, 0 to {EVENTS - 1}; there is no event {EVENTS}"):
+        images.volume(EVENTS)
+
+
+def test_a_series_is_what_an_array_is(images: ImageSeries) -> None:
+    assert images.shape == WHOLE.shape
+    assert images.dtype == WHOLE.dtype
+    assert images.ndim == 4
+    assert len(images) == EVENTS
+    assert images.dims == ("event", "z", "y", "x")
+    assert images.voxel_size_um == (0.5, 0.25, 0.25)
+    assert repr(images).endswith(f"primary, cam_image: {EVENTS} events>")
+    np.testing.assert_array_equal(np.stack([images[i] for i in range(EVENTS)]), WHOLE)
+
+
+@pytest.mark.parametrize(("axis", "number"), [("z", 0), ("y", 1), ("x", 2)])
+def test_a_projection_is_the_maximum_along_its_axis(images: ImageSeries, axis: Any, number: int) -> None:
+    for event in (0, -1):
+        projection = images.project(event, axis=axis)
+        np.testing.assert_array_equal(projection, WHOLE[event].max(axis=number))
+        assert projection.dtype == WHOLE.dtype
+
+
+def test_dask_gives_what_numpy_gives(images: ImageSeries) -> None:
+    lazy = images.to_dask()
+    assert lazy.shape == WHOLE.shape
+    assert lazy.dtype == WHOLE.dtype
+    assert lazy.chunks[0] == (1,) * EVENTS
+    with dask.config.set(scheduler="synchronous"):
+        np.testing.assert_array_equal(np.asarray(lazy), WHOLE)
+        part = lazy[::2, 1:3, :, ::-1].max(axis=1)
+        np.testing.assert_array_equal(np.asarray(part), WHOLE[::2, 1:3, :, ::-1].max(axis=1))
+
+
+# --- only what is asked for ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def large(root: Path) -> Run:
+    """Two volumes of planes of 256 KiB."""
+    return record(root, lambda writer: bp.count([Camera("cam", writer, shape=(16, 256, 512))], 2))
+
+
+class Touched(np.memmap[Any, Any]):
+    """A mapped volume that notes what is taken out of it."""
+
+    log: list[Any] = []  # noqa: RUF012 - of the class: numpy makes the instances
+
+    def __getitem__(self, key: Any) -> Any:
+        part = super().__getitem__(key)
+        if isinstance(part, np.ndarray):
+            self.log.append(part.nbytes)
+        return part
+
+
+@pytest.fixture
+def touched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    Touched.log.clear()
+    monkeypatch.setattr(np, "memmap", Touched)
+    return Touched.log
+
+
+PLANE_BYTES = 256 * 512 * 2
+
+
+def test_one_plane_touches_one_plane(large: Run, touched: list[int]) -> None:
+    images = large["primary"].images("cam_image")
+    np.testing.assert_array_equal(images[1, 7], volume(1, (16, 256, 512))[7])
+    assert touched == [PLANE_BYTES]
+
+
+def test_a_volume_and_a_dataset_touch_nothing_until_they_are_looked_at(large: Run, touched: list[int]) -> None:
+    images = large["primary"].images("cam_image")
+    images.volume(0)
+    lazy, data = images.to_dask(), large["primary"].read()
+    assert images.shape == (2, 16, 256, 512)
+    assert images.dtype == np.uint16
+    assert images.voxel_size_um == (0.5, 0.25, 0.25)
+    assert data["cam_image"].shape == lazy.shape
+    assert touched == []
+
+
+def test_a_plane_of_a_dataset_touches_one_plane(large: Run, touched: list[int]) -> None:
+    data = large["primary"].read()
+    plane = data["cam_image"].isel(event=1, z=7).values
+    np.testing.assert_array_equal(plane, volume(1, (16, 256, 512))[7])
+    assert touched == [PLANE_BYTES]
+
+
+# --- datasets -----------------------------------------------------------------------------------------------
+
+
+def test_a_dataset_holds_what_the_events_held(root: Path) -> None:
+    def plan(writer: FileWriter) -> Plan:
+        camera = Camera("cam", writer, x_um=1.5, embryo="e1")
+        return bp.count([camera, inline("trace", *np.arange(9.0).reshape(3, 3))], 3)
+
+    stream = record(root, plan)["primary"]
+    data = stream.read()
+    assert isinstance(data, xr.Dataset)
+    assert dict(data.sizes) == {
+        "event": 3,
+        "z": 4,
+        "y": 8,
+        "x": 16,
+        "trace_dim_1": 3,
+    }
+    np.testing.assert_array_equal(data["cam_image"].values, WHOLE[:3])
+    np.testing.assert_array_equal(data["cam_image"][::-1, 1:3, 2].values, WHOLE[:3][::-1, 1:3, 2])
+    np.testing.assert_array_equal(data["cam_image"].isel(event=[2, 0]).values, WHOLE[[2, 0]])
+    np.testing.assert_array_equal(data["cam_image"].max("z").values, WHOLE[:3].max(1))
+    np.testing.assert_array_equal(data["trace"].values, np.arange(9.0).reshape(3, 3))
+    assert data["cam_number"].values.tolist() == [0, 1, 2]
+    assert data["embryo"].values.tolist() == ["e1"] * 3
+    assert data["seq_num"].values.tolist() == [1, 2, 3]
+    assert data["time"].values.tolist() == stream.time.tolist()
+    assert data["time"].attrs["units"] == "s"
+    assert data["cam_image"].attrs == {"source": "test:cam"}
+    assert list(stream.read(["x_um"])) == ["x_um"]
+    assert list(stream[["x_um", "cam_image"]]) == ["x_um", "cam_image"]
+
+
+def test_a_dataset_of_a_stream_without_events_is_empty(root: Path) -> None:
+    def plan(writer: FileWriter) -> Plan:
+        camera = Camera("cam", writer)
+        yield from bps.open_run()
+        yield from bps.declare_stream(camera, name="primary")
+        yield from bps.close_run()
+
+    stream = record(root, plan)["primary"]
+    assert stream.read().sizes["event"] == 0
+    assert stream["cam_image"].shape == (0, *SHAPE)
+    assert stream["cam_image"][:].shape == (0, *SHAPE)
+    assert stream["cam_image"].voxel_size_um is None
+
+
+# --- volumes that are not good ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_bad(root: Path) -> Run:
+    def plan(writer: FileWriter) -> Plan:
+        camera = Camera("cam", writer, good=True)
+        yield from bps.open_run()
+        for i in range(4):
+            camera.scalars["good"] = i != 2
+            yield from bps.trigger_and_read([camera])
+        yield from bps.close_run()
+
+    return record(root, plan)
+
+
+def test_a_bad_volume_keeps_its_position_and_is_read_only_when_that_is_meant(with_bad: Run) -> None:
+    stream = with_bad["primary"]
+    images = stream.images("cam_image")
+    assert images.shape == (4, *SHAPE)
+    np.testing.assert_array_equal(images.volume(3), volume(3))
+    said = r"cam_image, event 2 \(seq_num 3\), is marked as not good.*include_bad=True"
+    reads: list[Callable[[], object]] = [
+        lambda: images.volume(2),
+        lambda: images[2, 0],
+        lambda: images[:],
+        lambda: images.project(2),
+        lambda: np.asarray(images.to_dask()),
+        lambda: stream.read()["cam_image"].values,
+    ]
+    for read in reads:
+        with pytest.raises(BadVolumeError, match=said):
+            read()
+    np.testing.assert_array_equal(images.volume(2, include_bad=True), volume(2))
+    np.testing.assert_array_equal(images.project(2, include_bad=True), volume(2).max(0))
+    np.testing.assert_array_equal(images.including_bad[:], WHOLE[:4])
+    np.testing.assert_array_equal(stream.read(include_bad=True)["cam_image"].values, WHOLE[:4])
+    assert stream["good"].tolist() == [True, True, False, True]
+    np.testing.assert_array_equal(images[[0, 1, 3], 1], WHOLE[[0, 1, 3], 1])
+
+
+def test_a_volume_whose_file_is_gone_or_cut_is_an_error_that_names_it(with_bad: Run, root: Path) -> None:
+    folder = with_bad.folder / "cam_image"
+    (folder / "000001.ome.tif").unlink()
+    with (folder / "000003.ome.tif").open("r+b") as file:
+        file.truncate(5000)
+    images = Catalog(root)[-1]["primary"].images("cam_image")
+    with pytest.raises(VolumeMissingError, match=r"Volume 1 of 'cam_image' of run .* should be in .*000001"):
+        images.volume(1)
+    with pytest.raises(VolumeMissingError, match=r"000003\.ome\.tif, which was cut short"):
+        images.volume(3)
+    with pytest.raises(FileNotFoundError):
+        images[1, 0]
+    np.testing.assert_array_equal(images.volume(0), volume(0))
+
+
+# --- geometry -----------------------------------------------------------------------------------------------
+
+
+def changing(root: Path) -> ImageSeries:
+    def plan(writer: FileWriter) -> Plan:
+        camera = Camera("cam", writer)
+        yield from bps.open_run()
+        for shape in (SHAPE, (2, 8, 16), SHAPE):
+            camera.shape = shape
+            yield from bps.trigger_and_read([camera])
+        yield from bps.close_run()
+
+    return record(root, plan)["primary"].images("cam_image")
+
+
+def test_volumes_that_do_not_agree_have_no_one_shape_but_are_read_each(root: Path) -> None:
+    images = changing(root)
+    for read in (
+        lambda: images.shape,
+        lambda: images.dtype,
+        lambda: images.dims,
+        lambda: np.asarray(images.to_dask()),
+    ):
+        with pytest.raises(GeometryError, match=r"has volumes of \(4, 8, 16\) uint16, \(2, 8, 16\) uint16"):
+            read()
+    np.testing.assert_array_equal(images.volume(1), volume(1, (2, 8, 16)))
+    np.testing.assert_array_equal(images[1, 1], volume(1, (2, 8, 16))[1])
+    np.testing.assert_array_equal(images[[0, 2]], WHOLE[[0, 2]])
+    np.testing.assert_array_equal(images[:, 1], np.stack([volume(0)[1], volume(1, (2, 8, 16))[1], volume(2)[1]]))
+    with pytest.raises(GeometryError, match=r"event 0 gives .*\(4, 8, 16\).*event 1 .*\(2, 8, 16\).*do not stack"):
+        images[:]
+    with pytest.raises(IndexError, match=r"event 1, is \(2, 8, 16\)"):
+        images[1, 3]
+
+
+def test_only_volumes_are_projected(root: Path) -> None:
+    run = record(root, lambda writer: bp.count([Camera("cam", writer, shape=(8, 16))]))
+    images = run["primary"].images("cam_image")
+    assert images.dims == ("event", "y", "x")
+    with pytest.raises(GeometryError, match=r"holds arrays \(8, 16\); z, y and x can be projected"):
+        images.project(0)
+
+
+def test_an_axis_that_is_none_is_an_error(images: ImageSeries) -> None:
+    with pytest.raises(GeometryError, match="not 't'"):
+        images.project(0, axis="t")  # type: ignore[arg-type]
+
+
+class Zooming(Camera):
+    """A camera whose z step is read in each event."""
+
+    z_step_um = 1.5
+
+    def describe(self) -> dict[str, Any]:
+        keys = super().describe()
+        keys[self.key]["voxel_size_um"] = [f"{self.name}_z_step_um", 0.25, 0.125]
+        return keys
+
+
+def test_a_spacing_that_each_event_says_is_that_of_its_volume(root: Path) -> None:
+    def plan(writer: FileWriter) -> Plan:
+        camera = Zooming("cam", writer, cam_z_step_um=1.5)
+        yield from bps.open_run()
+        for step in (1.5, 1.5, 2.0):
+            camera.scalars["cam_z_step_um"] = step
+            yield from bps.trigger_and_read([camera])
+        yield from bps.close_run()
+
+    images = record(root, plan)["primary"].images("cam_image")
+    assert images.voxel_size_um_of(0) == (1.5, 0.25, 0.125)
+    assert images.voxel_size_um_of(-1) == (2.0, 0.25, 0.125)
+    with pytest.raises(GeometryError, match=r"has voxels of .*Ask voxel_size_um_of"):
+        _ = images.voxel_size_um
+
+
+def test_where_nobody_says_the_spacing_it_is_none(root: Path) -> None:
+    images = record(root, bp.count([inline("img", np.zeros((200, 200)))]))["primary"].images("img")
+    assert images.voxel_size_um is None
+    assert images.dims == ("event", "y", "x")
+
+
+def test_many_volumes_may_be_looked_at_one_after_the_other(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = record(root, lambda writer: bp.count([Camera("cam", writer, shape=(1, 4, 8))], 300), durability="run")
+    images = run["primary"].images("cam_image")
+    for event in range(300):
+        assert int(images[event, 0, 0, 0]) == event % 2**16
+    assert len(images[:, 0, 0, 0]) == 300
+
+
+def test_a_stream_with_a_run_wrapper_is_like_any_other(root: Path) -> None:
+    def plan(writer: FileWriter) -> Plan:
+        yield from bpp.run_wrapper(bps.trigger_and_read([Camera("cam", writer, dtype="<f8")]))
+
+    found: NDArray[Any] = record(root, plan)["primary"]["cam_image"][0]
+    np.testing.assert_array_equal(found, volume(0, SHAPE, "<f8"))

@@ -1,0 +1,126 @@
+"""The journalled documents in Tiled: what it reads back is what was recorded."""
+
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.plans as bp
+import numpy as np
+import pytest
+from bluesky import Msg
+
+from gently_bluesky import FileWriter, replay
+from gently_bluesky.read.run import Run
+from tests.data_rig import SHAPE, Camera, hold_together, inline, journal, of, record, volume
+from tests.devices_rig import PLANES, SIZE, simulated
+from tests.test_replay import flight
+
+Plan = Iterator[Msg]
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A Tiled server in this process, allowed to read what tests write, and its client."""
+    from tiled.catalog import in_memory
+    from tiled.client import Context, from_context
+    from tiled.server.app import build_app
+
+    storage = tmp_path_factory.mktemp("tiled")
+    everything = str(tmp_path_factory.getbasetemp().parent)
+    catalog = in_memory(
+        writable_storage={"filesystem": str(storage), "sql": f"duckdb:///{storage}/test.db"},
+        readable_storage=[everything],
+    )
+    with Context.from_app(build_app(catalog)) as context:
+        yield from_context(context)
+
+
+def writer_of(which: str, client: Any) -> Any:
+    """Bluesky's TiledWriter, or that of the plugins."""
+    module = {"bluesky": "bluesky.callbacks.tiled_writer", "plugins": "bluesky_tiled_plugins"}[which]
+    return importlib.import_module(module).TiledWriter(client, batch_size=1)
+
+
+def tiled(run: Run, which: str, client: Any) -> Any:
+    """Send a run to Tiled, and give what Tiled has of it."""
+    replay(run, writer_of(which, client))
+    return client[run.uid]
+
+
+def read(run: Any, key: str, stream: str = "primary") -> Any:
+    return np.asarray(run[stream][key].read())
+
+
+BOTH = pytest.mark.parametrize("which", ["bluesky", "plugins"])
+
+
+@BOTH
+@pytest.mark.parametrize("shape", [SHAPE, (1, 8, 16), (8, 16), (2, 3, 8, 16)], ids=str)
+def test_tiled_reads_back_every_volume(root: Path, client: Any, which: str, shape: tuple[int, ...]) -> None:
+    run = record(root, lambda writer: bp.count([Camera("cam", writer, shape=shape, embryo="e1")], 3))
+    there = tiled(run, which, client)
+    pixels = read(there, "cam_image")
+    assert pixels.shape == (3, *shape)
+    assert pixels.dtype == np.uint16
+    np.testing.assert_array_equal(pixels, np.stack([volume(i, shape) for i in range(3)]))
+    np.testing.assert_array_equal(pixels, run["primary"].images("cam_image")[:])
+
+
+@BOTH
+def test_tiled_reads_back_two_views_of_the_instrument_and_what_was_read_with_them(
+    root: Path, client: Any, which: str
+) -> None:
+    def plan(writer: FileWriter) -> Plan:
+        dispim = simulated(sink=writer)
+        yield from bps.mv(dispim.spim.views, "AB")
+        yield from bp.count([dispim.spim], 2)
+
+    run = record(root, plan)
+    there = tiled(run, which, client)
+    for key in ("spim_a", "spim_b"):
+        pixels = read(there, key)
+        assert pixels.shape == (2, PLANES, SIZE, SIZE)
+        np.testing.assert_array_equal(pixels, run["primary"].images(key)[:])
+    np.testing.assert_allclose(read(there, "spim_a_mean"), run["primary"]["spim_a_mean"])
+    np.testing.assert_allclose(read(there, "spim_a_frame_times"), run["primary"]["spim_a_frame_times"])
+
+
+@BOTH
+def test_tiled_reads_back_arrays_that_came_in_events(root: Path, client: Any, which: str) -> None:
+    run = record(root, bp.count([inline("img", *(volume(i, (200, 210)) for i in range(3)))], 3))
+    np.testing.assert_array_equal(read(tiled(run, which, client), "img"), run["primary"].images("img")[:])
+
+
+def test_tiled_reads_back_a_fly_scan(root: Path, client: Any) -> None:
+    run = record(root, flight)
+    pixels = read(tiled(run, "plugins", client), "cam_image")
+    np.testing.assert_array_equal(pixels, np.stack([volume(i) for i in range(4)]))
+
+
+def test_a_tiled_writer_that_listens_to_the_file_writer_finds_the_files_there(root: Path, client: Any) -> None:
+    def plan(writer: FileWriter) -> Plan:
+        tiled_writer = writer_of("plugins", client)
+        writer.subscribe(tiled_writer)
+        return bp.count([Camera("cam", writer), inline("img", *(volume(i, (200, 210)) for i in range(2)))], 2)
+
+    run = record(root, plan)
+    there = client[run.uid]
+    np.testing.assert_array_equal(read(there, "cam_image"), np.stack([volume(i) for i in range(2)]))
+    np.testing.assert_array_equal(read(there, "img"), np.stack([volume(i, (200, 210)) for i in range(2)]))
+    assert there.metadata["stop"]["exit_status"] == "success"
+
+
+def test_what_tiled_was_told_is_valid_by_its_schemas(root: Path) -> None:
+    run = record(root, lambda writer: bp.count([Camera("cam", writer)], 2))
+    hold_together(journal(run.folder))
+    (descriptor,) = of(journal(run.folder), "descriptor")
+    (resource,) = of(journal(run.folder), "stream_resource")
+    assert descriptor["data_keys"]["cam_image"]["shape"] == list(SHAPE)
+    assert resource["parameters"] == {
+        "template": "{:06d}.ome.tif",
+        "chunk_shape": [1, *SHAPE],
+        "join_method": "stack",
+    }
+    assert resource["mimetype"] == "multipart/related;type=image/tiff"
