@@ -12,7 +12,7 @@ from ophyd.utils import LimitError
 
 from devices import Configuration, Dispim, ManualClock, demo_embryos, simulated_dispim
 from devices.status import FramesStatus
-from gently_bluesky.errors import PresetError
+from gently_bluesky.errors import PresetError, ReadingError
 from tests.devices_rig import (
     DARK,
     PLANES,
@@ -466,3 +466,26 @@ def test_a_pause_does_not_claim_frames_that_did_not_come() -> None:
     hold.set()
     status.wait(10)
     assert told[-1]["current"] == 3
+
+
+def test_an_event_says_the_settings_of_its_exposure_and_not_those_of_now() -> None:
+    dispim = simulated()
+    dispim.spim.trigger().wait(10)
+    dispim.spim.z_step_um.put(7.0)
+    dispim.spim.exposure_ms.put(2.0)
+    dispim.laser.set("561 only").wait(10)
+    reading = dispim.spim.read()
+    assert reading["spim_z_step_um"]["value"] != 7.0
+    assert reading["spim_exposure_ms"]["value"] != 2.0
+    assert reading["spim_laser_preset"]["value"] == "488 only"
+    dispim.close()
+
+
+def test_what_was_taken_before_staging_is_not_read_again() -> None:
+    dispim = simulated()
+    dispim.spim.trigger().wait(10)
+    dispim.spim.stage()
+    with pytest.raises(ReadingError, match="since it was staged"):
+        dispim.spim.read()
+    dispim.spim.unstage()
+    dispim.close()

@@ -35,7 +35,11 @@ class Trail:
             path = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115
             done = real(descriptor, *arguments)
             with self._lock:
-                self.steps.append(("write" if "write" in name else "sync", path.rsplit("/", 1)[-1]))
+                # a descriptor goes on to be called by the name under which the file was begun
+                file = path.rsplit("/", 1)[-1].removesuffix(" (deleted)")
+                if file.endswith(".new"):
+                    file = file.removeprefix(".").removesuffix(".new")
+                self.steps.append(("write" if "write" in name else "sync", file))
             return done
 
         monkeypatch.setattr(module, name, watched)

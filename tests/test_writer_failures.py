@@ -390,8 +390,15 @@ def test_a_disk_that_fills_under_arrays_in_events_fails_the_run_and_keeps_those_
 def test_a_disk_without_room_for_a_line_leaves_a_journal_of_whole_lines(small_disk: Path) -> None:
     with FileWriter(small_disk) as writer:
         run_engine, _ = connected(writer)
+        device = inline("text", *["x" * 500_000] * 20)
+
+        def plan() -> Plan:
+            for _ in range(20):
+                yield from bps.trigger_and_read([device])
+                writer.flush()
+
         with pytest.raises(WriterFailedError, match=r"No room for journal\.jsonl"):
-            run_engine(bp.count([inline("text", *["x" * 500_000] * 20)], 20))
+            run_engine(bpp.run_wrapper(plan()))
     run = newest(small_disk)
     assert 5 <= len(run["primary"]) <= 8
     assert run["primary"]["text"][-1] == "x" * 500_000

@@ -118,6 +118,8 @@ class BlockFile:
         Must not exist.
     size
         Bytes, all reserved before the constructor returns.
+    head
+        The first of them. The file has its name only when they are written: whoever finds it finds it whole.
 
     Raises
     ------
@@ -127,19 +129,22 @@ class BlockFile:
         There is no room; no file is left behind.
     """
 
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(self, path: Path, size: int, head: bytes = b"") -> None:
         self.path = path
         self.size = size
         self._pending: deque[Future[None]] = deque()
         self._unpushed = (0, 0)
         self._lock = threading.Lock()
+        unnamed = path.with_name(f".{path.name}.new")
         with naming_a_full_disk(path, size):
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
+            self._descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
             try:
                 _reserve(self._descriptor, size)
+                self.write(0, head)
+                self._descriptor = _named(self._descriptor, unnamed, path)
             except BaseException:
                 os.close(self._descriptor)
-                path.unlink()
+                unnamed.unlink(missing_ok=True)
                 raise
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
@@ -194,6 +199,25 @@ class BlockFile:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _named(descriptor: int, unnamed: Path, path: Path) -> int:
+    """Give a file its name, unless that is taken; give its descriptor."""
+    if sys.platform == "win32":  # renames no open file, and never over another
+        os.close(descriptor)
+        unnamed.rename(path)
+        return os.open(path, os.O_RDWR | _BINARY)
+    try:
+        path.hardlink_to(unnamed)  # refuses a name that is taken, which a rename does not here
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        if path.exists():
+            raise FileExistsError(f"{path} is there already") from None
+        unnamed.rename(path)
+    else:
+        unnamed.unlink()
+    return descriptor
 
 
 def _reserve(descriptor: int, size: int) -> None:

@@ -22,10 +22,8 @@ class NpyFile:
     def __init__(self, path: Path, geometry: Geometry, facts: VolumeFacts) -> None:  # noqa: ARG002
         self.path = path
         header = repr({"descr": geometry.dtype.str, "fortran_order": False, "shape": geometry.shape}).encode()
-        self._file = BlockFile(path, PAGE + geometry.nbytes)
-        self._file.write(
-            0, b"\x93NUMPY\x01\x00" + (PAGE - 10).to_bytes(2, "little") + header.ljust(PAGE - 11) + b"\n"
-        )
+        magic = b"\x93NUMPY\x01\x00" + (PAGE - 10).to_bytes(2, "little")
+        self._file = BlockFile(path, PAGE + geometry.nbytes, magic + header.ljust(PAGE - 11) + b"\n")
 
     @property
     def manifest(self) -> Mapping[str, Any]:

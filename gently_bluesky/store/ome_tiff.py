@@ -144,8 +144,8 @@ class OmeTiffFile:
         xml = ome_xml(geometry, facts) + b"\0"
         directories = b"".join(_directory(layout, p, resolution, xml) for p in range(geometry.planes))
         self._slot = 0
-        self._file = BlockFile(path, layout.nbytes)
-        self._file.write(0, struct.pack("<2sHHHQ", b"II", 43, 8, 0, _FIRST_IFD) + directories + xml)
+        header = struct.pack("<2sHHHQ", b"II", 43, 8, 0, _FIRST_IFD)
+        self._file = BlockFile(path, layout.nbytes, header + directories + xml)
 
     @property
     def manifest(self) -> Mapping[str, Any]:
