@@ -23,7 +23,8 @@ from gently_bluesky.protocols import VolumeMetadata
 from gently_bluesky.store.formats import FORMATS
 from gently_bluesky.store.layout import create_root, day_folder
 from gently_bluesky.store.strict_json import plain, restored
-from gently_bluesky.write.recorder import Item, RunRecorder
+from gently_bluesky.write.intake import Item
+from gently_bluesky.write.recorder import RunRecorder
 from gently_bluesky.write.resource import ResourceWriter
 
 log = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ class FileWriter:
         self._subscribers: dict[int, tuple[str, Subscriber]] = {}
         self._tokens = count()
         self._complaint: BaseException | None = None
-        self._queue: deque[Item] = deque()
+        self._queue: deque[tuple[RunRecorder, Item]] = deque()
         self._queued_bytes = 0
         self._busy = False
         self._changed = threading.Condition()
@@ -162,7 +163,7 @@ class FileWriter:
             self._refused.add(start["uid"])
             raise
         self._runs[start["uid"]] = self._of[start["uid"]] = run
-        self._enqueue(Item(run, "start", start))
+        self._enqueue(run, Item("start", start))
 
     def _take(self, name: str, doc: Mapping[str, Any]) -> None:
         run = self._run_of(name, doc)
@@ -293,13 +294,13 @@ class FileWriter:
             self._thread.start()
             atexit.register(self.close)
 
-    def _enqueue(self, item: Item) -> None:
+    def _enqueue(self, run: RunRecorder, item: Item) -> None:
         with self._changed:
-            while self._queued_bytes > self._backlog_bytes and item.run.failure is None and not self._closed:
+            while self._queued_bytes > self._backlog_bytes and run.failure is None and not self._closed:
                 self._changed.wait()
             if self._closed:
-                raise WriterFailedError(f"{self!r} was closed in the middle of run {item.run.uid}.")
-            self._queue.append(item)
+                raise WriterFailedError(f"{self!r} was closed in the middle of run {run.uid}.")
+            self._queue.append((run, item))
             self._queued_bytes += item.nbytes
             self._changed.notify_all()
 
@@ -311,10 +312,10 @@ class FileWriter:
                     return
                 group = [self._queue.popleft() for _ in range(min(_GROUP, len(self._queue)))]
                 self._busy = True
-            for run, items in groupby(group, key=lambda item: item.run):
-                self._commit(run, list(items))
+            for run, pairs in groupby(group, key=lambda pair: pair[0]):
+                self._commit(run, [item for _, item in pairs])
             with self._changed:
-                self._queued_bytes -= sum(item.nbytes for item in group)
+                self._queued_bytes -= sum(item.nbytes for _, item in group)
                 self._busy = False
                 self._changed.notify_all()
             del group
