@@ -87,7 +87,7 @@ def test_what_waits_in_the_backlog_when_a_bad_document_comes_is_journalled_all_t
     gate, commit = threading.Event(), RunRecorder.commit
 
     def gated(self: RunRecorder, *arguments: Any) -> Any:
-        assert gate.wait(DEADLINE_S)
+        assert not self.begun.is_set() or gate.wait(DEADLINE_S)  # the start is waited for
         return commit(self, *arguments)
 
     monkeypatch.setattr(RunRecorder, "commit", gated)
@@ -232,16 +232,38 @@ def test_a_disk_that_dies_refuses_the_next_volume_before_its_exposure(
 def test_a_failure_that_nobody_heard_of_is_raised_at_the_stop_and_the_journal_says_fail(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failing(monkeypatch, 1)
+    resource = {
+        "uid": "r",
+        "run_start": "run",
+        "spec": "s",
+        "root": "",
+        "resource_path": "p",
+        "resource_kwargs": {},
+    }
     with FileWriter(root) as writer:
         writer("start", start_doc(uid="run"))
+        failed = failing(monkeypatch, 1)
+        writer("resource", resource)
+        assert failed.wait(DEADLINE_S)
         with pytest.raises(WriterFailedError, match="Input/output error"):
             writer("stop", stop("run"))
         monkeypatch.undo()
         writer("start", start_doc(uid="next"))
         writer("stop", stop("next"))
-    (said,) = of(journal(Catalog(root)["next"].folder), "stop")
-    assert said["exit_status"] == "success"
+    catalog = Catalog(root)
+    assert [catalog[uid].exit_status for uid in ("run", "next")] == ["fail", "success"]
+
+
+def test_a_start_that_cannot_be_journalled_is_refused_at_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with FileWriter(root) as writer:
+        failing(monkeypatch, 1)
+        with pytest.raises(WriterFailedError, match="Input/output error"):
+            writer("start", start_doc(uid="run"))
+        writer("stop", stop("run"))
+        monkeypatch.undo()
+        writer("start", start_doc(uid="next"))
+        writer("stop", stop("next"))
+    assert [run.uid for run in Catalog(root)] == ["next"]
 
 
 def test_an_error_while_pixels_are_made_durable_fails_the_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

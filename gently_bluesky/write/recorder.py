@@ -49,6 +49,7 @@ class RunRecorder:
         enqueue: Callable[["RunRecorder", Item], None],
     ) -> None:
         self.start = start
+        self.begun = threading.Event()
         self.finished = threading.Event()
         self.failure: BaseException | None = None
         self._told = False

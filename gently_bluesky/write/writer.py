@@ -164,6 +164,8 @@ class FileWriter:
             raise
         self._runs[start["uid"]] = self._of[start["uid"]] = run
         self._enqueue(run, Item("start", start))
+        run.begun.wait()  # what is exposed from now on has a run to belong to
+        run.check()
 
     def _take(self, name: str, doc: Mapping[str, Any]) -> None:
         run = self._run_of(name, doc)
@@ -335,6 +337,7 @@ class FileWriter:
         except BaseException as error:
             log.exception("run %s: its stop could not be written", run.uid)
             run.fail(error)
+        run.begun.set()
         if self._subscribers:
             for name, doc in journalled:
                 self._tell(name, restored(doc))
@@ -389,6 +392,7 @@ class FileWriter:
             self._hashing.shutdown()
         for run in self._runs.values():
             run.abandon()
+            run.begun.set()
             run.finished.set()
         self._runs.clear()
         self._of.clear()
