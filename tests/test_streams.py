@@ -172,3 +172,11 @@ def test_a_document_that_refers_to_nothing_is_an_error_that_names_it_and_its_run
 ) -> None:
     with pytest.raises(DocumentError, match=rf"{name} .*refers to, or lacks, '.*', in run run"):
         table("a")(name, doc)
+
+
+def test_a_repeated_event_does_not_get_the_volume_of_the_one_that_it_replaces() -> None:
+    run = table("a")
+    run("stream_datum", datum("a", range(0, 3), range(1, 4)))
+    for uid, seq_num in (("first", 1), ("second", 2), ("second again", 2)):
+        run("event", event(seq_num, uid))
+    assert volumes(run) == {1: 0, 2: None}
