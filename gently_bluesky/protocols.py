@@ -103,7 +103,8 @@ class Resource(Protocol):
         ----------
         index
             None in a step scan: the datum names the newest sealed volume, again if there was no new one.
-            A number in a fly scan: the datum runs from where the last one ended to `index` (exclusive).
+            A number in a fly scan: the datum runs from where the last one ended to `index` (exclusive). The
+            RunEngine passes None for a flyer that is collected alone: the device then gives `sealed`.
         """
 
 

@@ -212,15 +212,17 @@ def test_while_the_description_is_replaced_each_write_leaves_a_whole_file(
     monkeypatch.setattr(os, "pwrite", watched)
     times: list[float | None] = [1_795_433_400.0] * 5
     file.complete(times, None, durable=False)
-    file.complete(times, EventFacts("e", 1, 1.0, {"x": "long " * 30}), durable=True)
+    for number in range(1, 4):
+        file.complete(times, EventFacts("e", number, 1.0, {"x": "long " * 30}), durable=True)
     file.close()
-    assert len(writes) == 4
-    before = 0
-    for offset, data in writes[1::2]:
+    assert len(writes) == 8
+    named: list[int] = []
+    for (slot, _), (offset, data) in zip(writes[::2], writes[1::2], strict=True):
         assert offset // 512 == (offset + len(data) - 1) // 512, "the pointer must lie inside one sector"
-        count, slot = struct.unpack("<QQ", data)
-        assert slot != before
-        before = slot
+        assert slot not in named[-2:], "after a power cut the pointer may be the one before"
+        count, pointed = struct.unpack("<QQ", data)
+        assert pointed == slot
+        named.append(slot)
         assert count > 0
 
 

@@ -375,6 +375,11 @@ def small_disk(tmp_path: Path, as_root: None) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", mount], check=True)
 
 
+def fill_up(folder: Path, *, leaving: int = 0) -> None:
+    with (folder / "ballast").open("wb") as ballast:
+        os.posix_fallocate(ballast.fileno(), 0, disk.free_bytes(folder) - leaving)
+
+
 def test_a_full_disk_is_an_error_before_the_exposure_and_everything_before_is_good(small_disk: Path) -> None:
     with FileWriter(small_disk) as writer:
         camera, (run_engine, _) = Camera("cam", writer, shape=(8, 128, 512)), connected(writer)  # 1 MiB each
@@ -427,11 +432,29 @@ def test_a_disk_without_room_for_a_line_leaves_a_journal_of_whole_lines(small_di
     assert run.exit_status == "fail"
 
 
+def test_of_a_group_that_finds_no_room_as_much_is_journalled_as_does(small_disk: Path) -> None:
+    held = threading.Event()
+    with FileWriter(small_disk) as writer:
+        writer.subscribe(lambda name, doc: held.wait(30), "descriptor")
+        writer("start", start_doc(uid="run"))
+        writer("descriptor", descriptor("d", "run"))
+        writer("event", event("d", 1, {"x": "first"}))  # the descriptor waits for it
+        fill_up(small_disk, leaving=200_000)
+        for number in range(2, 102):
+            writer("event", event("d", number, {"x": "x" * 10_000}))
+        held.set()
+        with pytest.raises(WriterFailedError, match=r"No room for journal\.jsonl"):
+            writer.flush()
+        writer("stop", stop("run"))  # whoever asked knows
+    run = newest(small_disk)
+    assert run.exit_status in {"fail", None}
+    assert 10 <= len(run["primary"]) <= 21
+    assert run["primary"]["x"].tolist() == ["first"] + ["x" * 10_000] * (len(run["primary"]) - 1)
+
+
 def test_a_disk_without_room_for_a_run_refuses_its_start(small_disk: Path) -> None:
     with FileWriter(small_disk) as writer:
-        (small_disk / "ballast").touch()
-        with (small_disk / "ballast").open("wb") as ballast:
-            os.posix_fallocate(ballast.fileno(), 0, disk.free_bytes(small_disk))
+        fill_up(small_disk)
 
         def begin() -> None:
             writer("start", start_doc(uid="run"))

@@ -2,12 +2,13 @@
 
 Layout of a file, little-endian BigTIFF:
 
-    header | one directory (IFD) a plane | OME-XML, slot 0 | OME-XML, slot 1 | frame times | pixels
+    header | one directory (IFD) a plane | OME-XML, slots 0 to 2 | frame times | pixels
 
 Everything a reader needs stands before the data, the data starts on a page and is contiguous, and nothing is
 ever appended: a file cut off by a kill after any frame opens with every program, the planes that never came
-being zeros. The OME-XML is completed in place: it is written into the slot that is not in use, made durable,
-and then the sixteen bytes that point to it are replaced in one write inside one sector.
+being zeros. The OME-XML is completed in place: it is written into the next slot, made durable, and then the
+sixteen bytes that point to it are replaced in one write inside one sector. There are three slots, because after
+a power cut the pointer may still be the one before.
 
 The table of frame times (float64, seconds since the epoch, one a plane) is ours: a zero says that the frame
 never came. It is written after the frame, so it also tells which planes of an interrupted file are whole.
@@ -34,6 +35,7 @@ _SAMPLE_FORMAT = {"u": 1, "i": 2, "f": 3}
 _ENTRY = struct.Struct("<HHQ8s")
 _FIRST_IFD = 16
 _DESCRIPTION = 270
+_SLOTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +47,15 @@ class TiffLayout:
     directories_bytes: int
 
     @property
-    def slots(self) -> tuple[int, int]:
-        """Offsets of the two OME-XML slots."""
+    def slots(self) -> range:
+        """Offsets of the OME-XML slots."""
         first = _FIRST_IFD + self.directories_bytes
-        return first, first + self.slot_bytes
+        return range(first, first + _SLOTS * self.slot_bytes, self.slot_bytes)
 
     @property
     def data_offset(self) -> int:
         """Offset of the first pixel, a multiple of the page size."""
-        return _aligned(self.slots[1] + self.slot_bytes + 8 * self.geometry.planes, PAGE)
+        return _aligned(self.slots.stop + 8 * self.geometry.planes, PAGE)
 
     @property
     def times_offset(self) -> int:
@@ -165,7 +167,7 @@ class OmeTiffFile:
         Everything written before is durable afterwards, if that is asked for. Scalars of an event that find
         no room are left out; the documents have them.
         """
-        geometry, slot = self._layout.geometry, 1 - self._slot
+        geometry, slot = self._layout.geometry, (self._slot + 1) % _SLOTS
         self._file.reopen()
         xml = ome_xml(geometry, self._facts, times, event) + b"\0"
         if len(xml) > self._layout.slot_bytes and event is not None:

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Set
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gently_bluesky.errors import DocumentError
 
@@ -29,8 +30,8 @@ def plain(value: Any, where: str = "document") -> Any:
     Parameters
     ----------
     value
-        Anything a document may hold. Tuples and sets become lists (sets sorted), paths and dates text,
-        enums their value, numpy scalars and arrays Python's numbers and lists.
+        Anything a document may hold. Tuples and sets become lists (sets sorted), paths and dates ISO 8601 text,
+        durations seconds, enums their value, numpy scalars and arrays Python's numbers and lists.
     where
         Names the value in errors, e.g. ``"start document"``.
 
@@ -67,7 +68,7 @@ def _plain(value: Any, where: str, depth: int) -> Any:  # noqa: PLR0911 - one li
     if isinstance(value, (list, tuple)):
         return [_plain(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
     if isinstance(value, np.ndarray):
-        return _plain(value.tolist(), where, depth)
+        return _plain(_timeless(value).tolist(), where, depth)
     return _plain_other(value, where, depth)
 
 
@@ -75,7 +76,7 @@ def _plain_other(value: Any, where: str, depth: int) -> Any:  # noqa: PLR0911, P
     if isinstance(value, enum.Enum):
         return _plain(value.value, where, depth + 1)
     if isinstance(value, np.generic):
-        item = value.item()
+        item = _timeless(np.asarray(value)).item()
         if isinstance(item, np.generic):  # longdouble stays what it is
             item = float(item)
         return _plain(item, where, depth + 1)
@@ -98,11 +99,18 @@ def _plain_other(value: Any, where: str, depth: int) -> Any:  # noqa: PLR0911, P
     if isinstance(value, Set):
         return _plain(sorted(value, key=repr), where, depth)
     if hasattr(value, "__array__"):
-        return _plain(np.asarray(value).tolist(), where, depth + 1)
+        return _plain(np.asarray(value), where, depth + 1)
     raise DocumentError(
         f"{where} holds {value!r} of type {type(value).__module__}.{type(value).__qualname__}, "
         "which JSON cannot spell. Put in text, numbers, lists or dicts instead."
     )
+
+
+def _timeless(array: NDArray[Any]) -> NDArray[Any]:
+    # numpy gives times finer than a microsecond as bare integers
+    if array.dtype.kind == "M":
+        return np.datetime_as_string(array)
+    return array / np.timedelta64(1, "s") if array.dtype.kind == "m" else array
 
 
 def _key(key: Any, where: str) -> str:

@@ -5,7 +5,7 @@ it makes pixels durable, then the manifest, then the journal. Nothing else write
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from gently_bluesky.errors import WriterFailedError
+from gently_bluesky.errors import DiskFullError, WriterFailedError
 from gently_bluesky.protocols import VolumeMetadata
 from gently_bluesky.store.disk import forget_pages, sync_folder
 from gently_bluesky.store.facts import EventFacts, Geometry, Scalar
@@ -26,6 +26,8 @@ from gently_bluesky.write.resource import ResourceWriter, Surroundings, VolumeWr
 from gently_bluesky.write.run_folder import RunFolder
 
 MakeStore = Callable[[Path, Geometry], ImageStore]
+
+_Step = tuple[list[ManifestEntry], list[tuple[str, Doc]]]  # what goes to the manifest, and then to the journal
 
 _TEXT_FACT = 200  # characters; longer text of an event stays in the documents
 _REMEMBERED = 64  # sealed volumes that an event may still say more about
@@ -197,26 +199,38 @@ class RunRecorder:
                         item.volume.let_go()
 
     def _commit(self, items: Sequence[Item], journalled: list[tuple[str, Doc]]) -> None:
-        entries: list[ManifestEntry] = []
-        documents: list[tuple[str, Doc]] = []
+        steps: list[_Step] = []
         folders: set[Path] = set()
         try:
             for item in items:
+                entries: list[ManifestEntry] = []
                 for volume in [item.volume] if item.volume else [self._store(array) for array in item.arrays]:
                     entries.append(self._settle(volume))
                     folders.add(volume.path.parent)
+                steps.append((entries, []))
                 if item.name:
-                    foreign = list(self._foreign_entry(item.name, item.doc))
+                    foreign = self._foreign_entries(item.name, item.doc)
                     self._table(item.name, item.doc)
-                    documents.append((item.name, item.doc))
-                    entries += foreign
+                    steps.append((foreign, [(item.name, item.doc)]))
                     if item.name == "event":
                         self._complete(item.doc)
         finally:
             if self._durable:
                 for folder in folders:
                     sync_folder(folder)
+            self._append(steps, journalled)
+
+    def _append(self, steps: Sequence[_Step], journalled: list[tuple[str, Doc]]) -> None:
+        entries = [entry for step_entries, _ in steps for entry in step_entries]
+        documents = [document for _, step_documents in steps for document in step_documents]
+        try:
             self._folder.append(entries, documents)
+        except DiskFullError:
+            if len(steps) < 2:
+                raise
+            for step in steps:  # as much of the group as finds room
+                self._append([step], journalled)
+        else:
             self._begun |= bool(documents)
             journalled += documents
 
@@ -255,9 +269,9 @@ class RunRecorder:
             if volume is not None:
                 volume.complete(facts, durable=self._durable)
 
-    def _foreign_entry(self, name: str, doc: Doc) -> Iterator[ManifestEntry]:
-        if name in {"stream_resource", "resource"} and doc["uid"] not in self._by_uid:
-            yield foreign_asset(doc)
+    def _foreign_entries(self, name: str, doc: Doc) -> list[ManifestEntry]:
+        foreign = name in {"stream_resource", "resource"} and doc["uid"] not in self._by_uid
+        return [foreign_asset(doc)] if foreign else []
 
     def finish(self, stop: Doc, journalled: list[tuple[str, Doc]]) -> None:
         """Journal the stop document, close the folder and tell the index.

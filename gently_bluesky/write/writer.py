@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 Subscriber = Callable[[str, dict[str, Any]], object]
 
-_GROUP = 256  # items that are made durable together, at most
+_GROUP, _GROUP_BYTES = 256, 32 << 20  # what is made durable together, at most
 _NAMES = {name.value for name in DocumentNames} | {"bulk_events", "bulk_datum"}
 
 
@@ -312,7 +312,7 @@ class FileWriter:
                 self._changed.wait_for(lambda: self._queue or self._closed)
                 if not self._queue:
                     return
-                group = [self._queue.popleft() for _ in range(min(_GROUP, len(self._queue)))]
+                group = self._next_group()
                 self._busy = True
             for run, pairs in groupby(group, key=lambda pair: pair[0]):
                 self._commit(run, [item for _, item in pairs])
@@ -321,6 +321,14 @@ class FileWriter:
                 self._busy = False
                 self._changed.notify_all()
             del group
+
+    def _next_group(self) -> list[tuple[RunRecorder, Item]]:
+        group: list[tuple[RunRecorder, Item]] = []
+        nbytes = 0
+        while self._queue and len(group) < _GROUP and nbytes < _GROUP_BYTES:
+            group.append(self._queue.popleft())
+            nbytes += group[-1][1].nbytes
+        return group
 
     def _commit(self, run: RunRecorder, items: list[Item]) -> None:
         stop = next((i for i, item in enumerate(items) if item.name == "stop"), None)
