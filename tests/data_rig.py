@@ -223,14 +223,16 @@ def journal(folder: Path) -> list[Pair]:
     content = (folder / "journal.jsonl").read_text(encoding="utf-8")
     assert content.endswith("\n")
     lines = [json.loads(line, parse_constant=refused) for line in content.split("\n")[:-1]]
-    assert all(set(line) == {"name", "doc"} for line in lines)
+    assert all(set(line) == {"name", "doc", "xxh3_64"} for line in lines)
     return [(line["name"], line["doc"]) for line in lines]
 
 
 def manifest(folder: Path) -> list[dict[str, Any]]:
     """The manifest of a run folder as any JSON parser reads it."""
-    lines = (folder / "manifest.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
-    return [json.loads(line, parse_constant=refused) for line in lines]
+    text = (folder / "manifest.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
+    lines = [json.loads(line, parse_constant=refused) for line in text]
+    assert all(line.pop("xxh3_64") for line in lines)
+    return lines
 
 
 def of(documents: Sequence[tuple[str, Mapping[str, Any]]], name: str) -> list[Any]:

@@ -12,7 +12,7 @@ from filelock import FileLock
 
 from gently_bluesky import Catalog, FileWriter
 from gently_bluesky.store.index import IndexEntry, RootIndex, VolumeRow
-from gently_bluesky.store.strict_json import decode
+from gently_bluesky.store.journal import decode_line, encode_line
 from tests.data_rig import Camera, connected, start_doc
 
 
@@ -49,7 +49,7 @@ def copied(indexed: Path, root: Path) -> Path:
 
 
 def test_the_index_knows_each_run_that_has_stopped(indexed: Path) -> None:
-    lines = [decode(line) for line in (indexed / "index" / "runs.jsonl").read_bytes().splitlines()]
+    lines = [decode_line(line) for line in (indexed / "index" / "runs.jsonl").read_bytes().splitlines()]
     entries = [IndexEntry.from_line(line) for line in lines]
     assert [len(entry.volumes) for entry in entries] == [1, 1]
     assert entries[1].volumes[0].timepoint == 1
@@ -108,10 +108,9 @@ def test_garbage_in_the_index_gives_the_same_answers(
 
 
 def garbage_entry(root: Path, change: dict[str, Any]) -> None:
-    from gently_bluesky.store.journal import encode_line
 
     path = root / "index" / "runs.jsonl"
-    line = decode(path.read_bytes().splitlines()[0]) | change
+    line = decode_line(path.read_bytes().splitlines()[0]) | change
     with path.open("ab") as file:
         file.write(encode_line(line))
 
@@ -215,7 +214,7 @@ def test_writers_that_end_at_once_do_not_mix_their_lines(root: Path) -> None:
     for thread in threads:
         thread.join()
     lines = (root / "index" / "runs.jsonl").read_bytes().splitlines()
-    assert [IndexEntry.from_line(decode(line)) for line in lines] == [entry] * 8
+    assert [IndexEntry.from_line(decode_line(line)) for line in lines] == [entry] * 8
 
 
 def test_a_run_after_a_torn_line_is_in_the_index_all_the_same(copied: Path) -> None:

@@ -1,10 +1,14 @@
+import contextlib
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from filelock import FileLock
 
-from gently_bluesky.errors import JournalError
+from gently_bluesky.errors import JournalError, RunLockedError
 from gently_bluesky.store.disk import AppendFile
-from gently_bluesky.store.journal import encode_line, read_documents, read_lines, read_start
+from gently_bluesky.store.journal import append_shared, encode_line, mend, read_documents, read_lines, read_start
 from gently_bluesky.store.manifest import ManifestEntry, read_manifest
 
 
@@ -19,12 +23,12 @@ def test_a_file_cut_anywhere_gives_the_lines_that_are_whole(tmp_path: Path) -> N
 
 def test_reading_goes_on_where_it_ended(tmp_path: Path) -> None:
     path = tmp_path / "f.jsonl"
-    path.write_bytes(encode_line(1) + b"2")
+    path.write_bytes(encode_line({"i": 1}) + b'{"i":2}')
     ((offset, first),) = read_lines(path)
-    assert first == 1
+    assert first == {"i": 1}
     with path.open("ab") as file:
-        file.write(b"\n" + encode_line(3))
-    assert [content for _, content in read_lines(path, offset)] == [2, 3]
+        file.write(b"\n" + encode_line({"i": 3}))
+    assert [content for _, content in read_lines(path, offset)] == [{"i": 2}, {"i": 3}]
 
 
 @pytest.mark.parametrize(
@@ -41,7 +45,7 @@ def test_a_damaged_line_is_an_error_that_names_file_and_place(tmp_path: Path, da
 
 @pytest.mark.parametrize("line", [[], {}, {"name": "start"}, 1, "start", None])
 def test_a_line_that_is_no_document_is_an_error_that_names_it(tmp_path: Path, line: object) -> None:
-    (tmp_path / "journal.jsonl").write_bytes(encode_line(line))
+    (tmp_path / "journal.jsonl").write_bytes(json.dumps(line).encode() + b"\n")
     with pytest.raises(JournalError, match="is no document"):
         list(read_documents(tmp_path))
 
@@ -95,3 +99,52 @@ def test_a_manifest_line_of_another_kind_is_an_error_that_names_it(tmp_path: Pat
     with pytest.raises(JournalError, match=r"manifest\.jsonl: the line that ends at byte \d+ is no entry .*color"):
         read_manifest(tmp_path)
     assert read_manifest(tmp_path / "nowhere") == {}
+
+
+def test_a_bit_that_flipped_anywhere_is_found_or_changes_nothing(tmp_path: Path) -> None:
+    path, values = tmp_path / "f.jsonl", [{"i": i, "text": "\N{MICRO SIGN}"} for i in range(2)]
+    whole = b"".join(map(encode_line, values))
+    for bit in range(8 * len(whole)):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        read: list[dict[str, Any]] = []
+        with contextlib.suppress(JournalError):
+            read.extend(line for _, line in read_lines(path))
+        said = [{key: value for key, value in line.items() if key in values[0]} for line in read]
+        assert said == values[: len(said)], f"bit {bit}"
+
+
+def test_a_torn_line_is_cut_off_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "f.jsonl"
+    assert mend(path) == 0
+    line = encode_line({"text": "x" * 100_000})
+    for content, torn in [
+        (b"", 0),
+        (line, 0),
+        (b"torn", 4),
+        (line + b"torn", 4),
+        (line + line[:-1], len(line) - 1),
+    ]:
+        path.write_bytes(content)
+        assert mend(path) == torn
+        assert path.read_bytes() == content[: len(content) - torn]
+
+
+def test_a_file_of_several_writers_goes_on_after_one_that_died_in_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "f.jsonl"
+    append_shared(path, [{"i": 1}, {"i": 2}])
+    with path.open("ab") as file:
+        file.write(encode_line({"i": 3})[:-5])
+    append_shared(path, [{"i": 4}])
+    assert [line for _, line in read_lines(path)] == [{"i": 1}, {"i": 2}, {"i": 4}]
+
+
+def test_a_file_that_another_process_holds_is_an_error_that_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gently_bluesky.store.journal._PATIENCE_S", 0.05)
+    path = tmp_path / "f.jsonl"
+    with FileLock(f"{path}.lock"), pytest.raises(RunLockedError, match="held by another process"):
+        append_shared(path, [{"i": 1}])
+    assert not path.exists()

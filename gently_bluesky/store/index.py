@@ -14,11 +14,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from gently_bluesky.errors import DocumentError, JournalError
-from gently_bluesky.store.disk import AppendFile
-from gently_bluesky.store.journal import encode_line, read_documents, read_lines, read_start
+from gently_bluesky.errors import DocumentError, JournalError, RunLockedError
+from gently_bluesky.store.journal import append_shared, read_documents, read_lines, read_start
 from gently_bluesky.store.streams import Doc, RunTable
 
 log = logging.getLogger(__name__)
@@ -113,23 +110,9 @@ def append_entry(root: Path, entry: IndexEntry) -> None:
     path = root / _INDEX
     try:
         path.parent.mkdir(exist_ok=True)
-        with FileLock(path.with_suffix(".lock"), timeout=5):
-            mend = b"\n" if _is_torn(path) else b""
-            file = AppendFile(path)
-            try:
-                file.append(mend + encode_line(entry.line()))
-            finally:
-                file.close()
-    except (OSError, Timeout) as error:
+        append_shared(path, [entry.line()], durable=False)
+    except (OSError, RunLockedError) as error:
         log.warning("the index of %s was not brought up to date (%s); answers stay right", root, error)
-
-
-def _is_torn(path: Path) -> bool:
-    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-        if file.seek(0, os.SEEK_END):
-            file.seek(-1, os.SEEK_END)
-            return file.read(1) != b"\n"
-    return False
 
 
 class RootIndex:

@@ -1,23 +1,55 @@
-"""Files of JSON lines that only grow: journals of documents, manifests of files, the index.
+"""Files of JSON lines that only grow: journals of documents, manifests of files, tags, the index, the audit.
 
-A reader may come at any time: a last line without its newline is still being written, and is not there yet.
-Any other line that does not parse is an error that names file and line.
+Each line is an object whose last key is the xxh3-64 of the line without it, so that a flipped bit is found and
+never read. A reader may come at any time: a last line without its newline is still being written, and is not
+there yet. Any other line that is not whole is an error that names file and place.
 """
 
-from collections.abc import Iterator
+import contextlib
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gently_bluesky.errors import JournalError
+import xxhash
+from filelock import FileLock, Timeout
+
+from gently_bluesky.errors import JournalError, RunLockedError
+from gently_bluesky.store.disk import AppendFile
 from gently_bluesky.store.layout import JOURNAL
 from gently_bluesky.store.strict_json import decode, encode
 
 Pair = tuple[str, dict[str, Any]]
 
+_SUM = re.compile(rb',"xxh3_64":"([0-9a-f]{16})"}\n\Z')
+_SUM_BYTES = 31
+_PATIENCE_S = 10.0
+_BLOCK_BYTES = 1 << 16
 
-def encode_line(value: Any) -> bytes:
-    """Give one line with its newline."""
-    return encode(value) + b"\n"
+
+def encode_line(value: Mapping[str, Any]) -> bytes:
+    r"""Give one line, with its checksum and its newline.
+
+    >>> encode_line({"a": 1})
+    b'{"a":1,"xxh3_64":"c5e3762ffc8453c6"}\n'
+    """
+    body = encode(value)
+    return b'%b,"xxh3_64":"%b"}\n' % (body[:-1], xxhash.xxh3_64_hexdigest(body).encode())
+
+
+def decode_line(line: bytes) -> Any:
+    """Give back what `encode_line` was given; ValueError if that is not what stands there.
+
+    A line without a checksum, from another hand, is taken as it is.
+    """
+    found = _SUM.search(line, max(0, len(line) - _SUM_BYTES))
+    if found is None:
+        return decode(line)
+    body = line[: found.start()] + b"}"
+    if xxhash.xxh3_64_hexdigest(body).encode() != found[1]:
+        raise ValueError("its checksum is another")
+    return decode(body)
 
 
 def read_lines(path: Path, start: int = 0) -> Iterator[tuple[int, Any]]:
@@ -41,7 +73,7 @@ def read_lines(path: Path, start: int = 0) -> Iterator[tuple[int, Any]]:
                 return
             offset += len(line)
             try:
-                content = decode(line)
+                content = decode_line(line)
             except (ValueError, RecursionError) as error:
                 raise JournalError(
                     f"{path}: the line that ends at byte {offset} is damaged ({error}). "
@@ -70,3 +102,50 @@ def read_start(folder: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return None
+
+
+def mend(path: Path) -> int:
+    """Cut off a torn last line, which a writer that died left; give how many bytes that were.
+
+    The caller holds the lock of the file.
+    """
+    with contextlib.suppress(FileNotFoundError), path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        end = size
+        while end:  # backwards, a block at a time, to the last newline
+            begin = max(0, end - _BLOCK_BYTES)
+            file.seek(begin)
+            newline = file.read(end - begin).rfind(b"\n")
+            if newline >= 0:
+                end = begin + newline + 1
+                break
+            end = begin
+        if end < size:
+            file.truncate(end)
+        return size - end
+    return 0
+
+
+def append_shared(path: Path, values: Iterable[Mapping[str, Any]], *, durable: bool = True) -> None:
+    """Append lines to a file that several processes append to, one at a time.
+
+    Raises
+    ------
+    RunLockedError
+        Another process did not let go of the file.
+    """
+    lines = b"".join(map(encode_line, values))
+    try:
+        with FileLock(path.with_name(f"{path.name}.lock"), timeout=_PATIENCE_S):
+            mend(path)
+            file = AppendFile(path)
+            try:
+                file.append(lines)
+                if durable:
+                    file.sync()
+            finally:
+                file.close()
+    except Timeout as error:
+        raise RunLockedError(
+            f"{path} has been held by another process for {_PATIENCE_S:.0f} s. Look which one, and try again."
+        ) from error

@@ -22,6 +22,10 @@ ROOT_MARK = "gently.json"
 JOURNAL = "journal.jsonl"
 MANIFEST = "manifest.jsonl"
 LOCK = "writer.lock"
+WRITER = "writer.json"
+TAGS = "tags.jsonl"
+AUDIT = "audit.jsonl"
+TRASH = "trash"
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_+=-]+")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)

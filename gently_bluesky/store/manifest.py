@@ -13,7 +13,7 @@ from gently_bluesky.errors import JournalError
 from gently_bluesky.store.journal import read_lines
 from gently_bluesky.store.layout import MANIFEST, file_uri
 
-State = Literal["sealed", "aborted", "foreign"]
+State = Literal["sealed", "aborted", "foreign", "removed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,11 +33,12 @@ class ManifestEntry:
     bytes
         Size of the pixels.
     xxh3_128
-        Of the pixels in C order, in hexadecimal; None for what was not finished here.
+        Of the pixels in C order, in hexadecimal, of an aborted volume as they lie; None for a foreign asset.
     state
         "sealed": complete. "aborted": given up, with the frames that came. "foreign": where it lies.
+        "removed": taken away by retention; the details say by which rule, when, and where to.
     details
-        What the format needs to be read, e.g. ``{"offset": 4096}``; why it was aborted.
+        What the format needs to be read, e.g. ``{"offset": 4096}``; why it was aborted or removed.
     """
 
     resource: str

@@ -58,7 +58,7 @@ class RunRecorder:
         self._thread = threading.get_ident()
         self._open_volumes: set[VolumeWriter] = set()
         self._durable = durability == "event"
-        self._folder = RunFolder(root, start, durable=self._durable)
+        self._folder = RunFolder.create(root, start, durable=self._durable)
         self._make_store = make_store
         self._enqueue = enqueue
         self._resources: dict[tuple[Any, ...], ResourceWriter] = {}

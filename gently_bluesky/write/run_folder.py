@@ -1,51 +1,93 @@
-"""A run's folder: created once, locked for as long as its writer lives, appended to and never rewritten."""
+"""A run's folder: created once, locked for as long as its writer lives, appended to and never rewritten.
 
+The lock dies with its process, and other machines cannot see it: so the folder says, too, on which machine it is
+written.
+"""
+
+import json
+import os
+import platform
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
 from gently_bluesky.errors import RunExistsError, RunLockedError
 from gently_bluesky.store.disk import AppendFile, naming_a_full_disk, sync_file, sync_folder
-from gently_bluesky.store.journal import encode_line, read_start
-from gently_bluesky.store.layout import JOURNAL, LOCK, MANIFEST, day_folder, run_folder_name, slug
+from gently_bluesky.store.journal import encode_line, mend, read_start
+from gently_bluesky.store.layout import JOURNAL, LOCK, MANIFEST, WRITER, day_folder, run_folder_name, slug
 from gently_bluesky.store.manifest import ManifestEntry
+
+_PATIENCE_S = 10.0  # somebody may just look whether the lock is held
 
 
 class RunFolder:
-    """The folder of one run, open for writing.
+    """The folder of one run, open for writing; made by `create`, or by `reopen` after its writer has died."""
 
-    Parameters
-    ----------
-    root
-        A root.
-    start
-        The start document; its time and uid must be there.
-    durable
-        Whether new names are made durable at once.
-
-    Raises
-    ------
-    RunExistsError, RunLockedError
-        The run is in this root already; in the second case another process is writing it.
-    """
-
-    def __init__(self, root: Path, start: Mapping[str, Any], *, durable: bool) -> None:
+    def __init__(self, root: Path, path: Path, lock: FileLock, *, durable: bool) -> None:
         self.root = root
+        self.path = path
         self._durable = durable
         self._image_folders: set[str] = set()
+        self._lock = lock
+        self._journal = AppendFile(path / JOURNAL)
+        self._manifest = AppendFile(path / MANIFEST)
+
+    @classmethod
+    def create(cls, root: Path, start: Mapping[str, Any], *, durable: bool) -> Self:
+        """Create the folder of a run.
+
+        Parameters
+        ----------
+        root
+            A root.
+        start
+            The start document; its time and uid must be there.
+        durable
+            Whether new names are made durable at once.
+
+        Raises
+        ------
+        RunExistsError, RunLockedError
+            The run is in this root already; in the second case another process is writing it.
+        """
         parent = root / day_folder(start["time"])
         with naming_a_full_disk(parent, 0):
             parent.mkdir(parents=True, exist_ok=True)
-            self.path = _create(parent, start)
-            self._lock = FileLock(self.path / LOCK, thread_local=False, blocking=False)
-            self._lock.acquire()
-            self._journal = AppendFile(self.path / JOURNAL)
-            self._manifest = AppendFile(self.path / MANIFEST)
+            path = _create(parent, start)
+            lock = FileLock(path / LOCK, thread_local=False, timeout=_PATIENCE_S)
+            lock.acquire()
+            said = {"host": platform.node(), "pid": os.getpid()}
+            (path / WRITER).write_text(json.dumps(said) + "\n", encoding="utf-8")
+            folder = cls(root, path, lock, durable=durable)
         if durable:
-            for folder in (self.path, parent, *parent.relative_to(root).parents):
-                sync_folder(root / folder)
+            sync_file(path / WRITER)
+            for name in (path, parent, *parent.relative_to(root).parents):
+                sync_folder(root / name)
+        return folder
+
+    @classmethod
+    def reopen(cls, root: Path, path: Path) -> tuple[Self, int]:
+        """Open a folder whose writer has died; give it, and how many torn bytes were cut off its journal.
+
+        Raises
+        ------
+        RunLockedError
+            A process writes it.
+        """
+        lock = FileLock(path / LOCK, thread_local=False, blocking=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise RunLockedError(f"The run in {path} is being written.") from None
+        try:
+            mend(path / MANIFEST)
+            torn_bytes = mend(path / JOURNAL)
+            return cls(root, path, lock, durable=True), torn_bytes
+        except BaseException:
+            lock.release()
+            raise
 
     def new_image_folder(self, data_key: str) -> Path:
         """Create a folder for the volumes of one stream resource, named after its data key."""
@@ -124,3 +166,12 @@ def is_locked(folder: Path) -> bool:
             return False
     except Timeout:
         return True
+
+
+def writing_host(folder: Path) -> str | None:
+    """Give the name of the machine on which a run was written; None if that is not known."""
+    try:
+        host = json.loads((folder / WRITER).read_text(encoding="utf-8"))["host"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return str(host)
