@@ -24,6 +24,7 @@ Pair = tuple[str, dict[str, Any]]
 
 _SUM = re.compile(rb',"xxh3_64":"([0-9a-f]{16})"}\n\Z')
 _SUM_BYTES = 31
+_SUM_KEY = b',"xxh3_64":"'
 _PATIENCE_S = 10.0
 _BLOCK_BYTES = 1 << 16
 
@@ -45,6 +46,9 @@ def decode_line(line: bytes) -> Any:
     """
     found = _SUM.search(line, max(0, len(line) - _SUM_BYTES))
     if found is None:
+        near = line[-_SUM_BYTES:]
+        if sum(one == other for one, other in zip(near, _SUM_KEY, strict=False)) > len(_SUM_KEY) // 2:
+            raise ValueError("its checksum is damaged itself")
         return decode(line)
     body = line[: found.start()] + b"}"
     if xxhash.xxh3_64_hexdigest(body).encode() != found[1]:
@@ -69,7 +73,7 @@ def read_lines(path: Path, start: int = 0) -> Iterator[tuple[int, Any]]:
         file.seek(start)
         offset = start
         for line in file:
-            if not line.endswith(b"\n"):
+            if not line.endswith(b"\n") and not _lacks_its_newline(line):
                 return
             offset += len(line)
             try:
@@ -80,6 +84,11 @@ def read_lines(path: Path, start: int = 0) -> Iterator[tuple[int, Any]]:
                     "The lines before it are good."
                 ) from error
             yield offset, content
+
+
+def _lacks_its_newline(tail: bytes) -> bool:
+    """Whether a last line is whole but for its newline, in whose place something else stands."""
+    return _SUM.search(tail[:-1] + b"\n", max(0, len(tail) - _SUM_BYTES)) is not None
 
 
 def read_documents(folder: Path, start: int = 0) -> Iterator[tuple[int, Pair]]:
@@ -107,7 +116,7 @@ def read_start(folder: Path) -> dict[str, Any] | None:
 def mend(path: Path) -> int:
     """Cut off a torn last line, which a writer that died left; give how many bytes that were.
 
-    The caller holds the lock of the file.
+    A last line that is whole but for a damaged newline gets it back. The caller holds the lock of the file.
     """
     with contextlib.suppress(FileNotFoundError), path.open("r+b") as file:
         size = file.seek(0, os.SEEK_END)
@@ -120,6 +129,11 @@ def mend(path: Path) -> int:
                 end = begin + newline + 1
                 break
             end = begin
+        file.seek(end)
+        if _lacks_its_newline(file.read()):
+            file.seek(size - 1)
+            file.write(b"\n")
+            return 0
         if end < size:
             file.truncate(end)
         return size - end
