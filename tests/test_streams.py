@@ -180,3 +180,12 @@ def test_a_repeated_event_does_not_get_the_volume_of_the_one_that_it_replaces() 
     for uid, seq_num in (("first", 1), ("second", 2), ("second again", 2)):
         run("event", event(seq_num, uid))
     assert volumes(run) == {1: 0, 2: None}
+
+
+def test_an_event_that_a_rewind_repeats_has_the_volume_that_came_for_it_though_the_first_had_none() -> None:
+    run = table("a")
+    run("event", event(1, "first"))
+    run("stream_datum", datum("a", range(0, 1), range(1, 2)))
+    run("event", event(1, "again"))
+    assert volumes(run) == {1: 0}
+    assert run.streams["primary"].event("first").volumes == {}

@@ -113,6 +113,8 @@ class StreamTable:
                 if datum.order > taken and row.seq_num in datum.seq_nums:
                     row.volumes[key] = datum.volume(row.seq_num)
                     row._order[key] = datum.order
+                    if before is not None and key not in before._order:
+                        before.volumes.pop(key, None)  # it did not come late for that one, but for this one
                     if row.seq_num == datum.seq_nums.stop - 1:
                         del datums[: datums.index(datum) + 1]
                     break
@@ -125,7 +127,6 @@ class StreamTable:
             row = self._rows.get(seq_num)
             if row is not None and key not in row.volumes:
                 row.volumes[key] = datum.volume(seq_num)
-                row._order[key] = datum.order
 
 
 class RunTable:
