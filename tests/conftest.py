@@ -7,8 +7,9 @@ import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import psutil
 import pytest
@@ -64,7 +65,11 @@ def nothing_is_left_behind() -> Iterator[None]:
 class Campaign:
     """Counts what a test tried and what it lost; the end of the test run says so, a line a campaign."""
 
-    _SAID = {"states": "states tried", "events": "events checked", "volumes": "volumes compared"}
+    _SAID: ClassVar[Mapping[str, str]] = {
+        "states": "states tried",
+        "events": "events checked",
+        "volumes": "volumes compared",
+    }
 
     def __init__(self, record: Callable[[str, object], None]) -> None:
         self._record = record
