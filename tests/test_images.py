@@ -265,6 +265,28 @@ def test_a_dataset_holds_what_the_events_held(root: Path) -> None:
     assert list(stream[["x_um", "cam_image"]]) == ["x_um", "cam_image"]
 
 
+def test_what_a_volume_shows_is_a_coordinate_of_its_dataset(root: Path) -> None:
+    """Whatever data keys are asked for; those that the stream does not have are no coordinates."""
+
+    def plan(writer: FileWriter) -> Plan:
+        camera = Camera("cam", writer, embryo="", timepoint=0, good=True, x_um=1.5)
+        yield from bps.open_run()
+        for timepoint in (0, 1):
+            for embryo in ("e1", "e2"):
+                camera.scalars |= {"embryo": embryo, "timepoint": timepoint}
+                yield from bps.trigger_and_read([camera])
+        yield from bps.close_run()
+
+    stream = record(root, plan)["primary"]
+    for data in (stream.read(), stream.read(["x_um", "cam_image"]), stream.read(["embryo", "x_um", "cam_image"])):
+        assert set(data.coords) == {"time", "seq_num", "embryo", "timepoint", "good"}
+        assert data["embryo"].values.tolist() == ["e1", "e2"] * 2
+    assert list(stream.read(["x_um", "embryo"])) == ["x_um"]
+    assert set(stream.read(["x_um"])["x_um"].coords) == {"time", "seq_num", "embryo", "timepoint", "good"}
+    of_one = stream.read().set_index(event=["embryo", "timepoint"]).sel(embryo="e2")
+    np.testing.assert_array_equal(of_one["cam_image"].values, WHOLE[[1, 3]])
+
+
 def test_a_dataset_of_a_stream_without_events_is_empty(root: Path) -> None:
     def plan(writer: FileWriter) -> Plan:
         camera = Camera("cam", writer)

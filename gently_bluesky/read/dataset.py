@@ -10,6 +10,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from gently_bluesky.read.images import ImageSeries
+from gently_bluesky.store.index import IDENTITY_KEYS
 
 
 class _LazyImages(BackendArray):  # type: ignore[misc, no-any-unimported, unused-ignore]
@@ -51,8 +52,13 @@ def dataset(
         else:
             dims = ("event", *(f"{key}_dim_{i}" for i in range(1, np.ndim(value))))
             variables[key] = xr.Variable(dims, value, attributes)
-    coordinates = {
+    coordinates: dict[str, Any] = {
         "time": ("event", time, {"units": "s", "long_name": "seconds since the epoch"}),
         "seq_num": ("event", seq_num),
+    }
+    coordinates |= {
+        key: variables.pop(key)
+        for key in IDENTITY_KEYS
+        if key in columns and not isinstance(columns[key], ImageSeries)
     }
     return xr.Dataset(variables, coordinates)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from gently_bluesky.errors import StreamNotFoundError
 from gently_bluesky.read.assets import AssetReader
 from gently_bluesky.read.images import ImageSeries
+from gently_bluesky.store.index import IDENTITY_KEYS
 from gently_bluesky.store.streams import Doc, Row, StreamTable
 
 if TYPE_CHECKING:
@@ -128,12 +129,14 @@ class Stream:
         Returns
         -------
         xarray.Dataset
-            Dimension ``event``; coordinates ``time`` (event,), seconds since the epoch, and ``seq_num`` (event,).
-            Units of each data key are in its attributes.
+            Dimension ``event``; coordinates ``time`` (event,), seconds since the epoch, ``seq_num`` (event,), and
+            what each volume shows: ``embryo``, ``timepoint``, ``position``, ``channel``, ``good``, as far as they
+            are data keys of the stream, whatever `keys` are. Units of each data key are in its attributes.
         """
         from gently_bluesky.read.dataset import dataset  # noqa: PLC0415 - xarray takes 0.3 s
 
-        columns = {key: self[key] for key in (self.data_keys if keys is None else keys)}
+        wanted = self.data_keys if keys is None else [*keys, *(self.data_keys.keys() & set(IDENTITY_KEYS))]
+        columns = {key: self[key] for key in wanted}
         if include_bad:
             columns = {
                 key: column.including_bad if isinstance(column, ImageSeries) else column
