@@ -17,6 +17,8 @@ from ophyd.sim import det
 from gently_bluesky import Catalog, FileWriter, replay
 from gently_bluesky.errors import AmbiguousRunError, RootError, RunNotFoundError, StreamNotFoundError
 from gently_bluesky.read.run import Run
+from gently_bluesky.read.volumes import no_volumes
+from gently_bluesky.store.index import VolumeRow
 from tests.data_rig import Camera, connected, feed, journal, newest, of, record, start_doc, volume
 
 Plan = Iterator[Msg]
@@ -132,6 +134,27 @@ def test_runs_are_found_by_plan_and_metadata(five: Path) -> None:
     assert found(five, uid="bbbb") == ["bbbb"]
     assert found(five, nobody_said=None) == []
     assert found(five, plan_name="nope") == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "meant"),
+    [
+        ({"roi": (1, 2)}, True),
+        ({"roi": [1, 2]}, True),
+        ({"roi": np.array([1, 2])}, True),
+        ({"roi": [2, 1]}, False),
+        ({"gain": np.float32(1.5), "scan_id": np.int64(9)}, True),
+        ({"folder": Path("raw/x")}, True),
+        ({"lost": float("nan")}, True),
+        ({"lost": 0.0}, False),
+        ({"nested": {"sizes": (np.uint8(3),)}}, True),
+    ],
+    ids=str,
+)
+def test_metadata_is_compared_as_documents_hold_it(root: Path, asked: dict[str, Any], meant: bool) -> None:
+    said = {"roi": (1, 2), "gain": 1.5, "folder": "raw/x", "lost": float("nan"), "nested": {"sizes": [3]}}
+    feed(root, [("start", start_doc(uid="run", scan_id=9, **said)), ("stop", stop_doc("run"))])
+    assert found(root, **asked) == (["run"] if meant else [])
 
 
 UTC = datetime.UTC
@@ -259,6 +282,74 @@ def test_volumes_are_found_by_when_their_run_started(embryos: Path) -> None:
 def test_asking_by_something_unknown_is_an_error_that_lists_what_there_is(embryos: Path) -> None:
     with pytest.raises(TypeError, match=r"cannot be asked by \['color'\]; by \['stream', .*'embryo'"):
         Catalog(embryos).volumes(color="red")
+
+
+@pytest.mark.parametrize(
+    ("asked", "says", "available"),
+    [
+        (
+            {"embryo": "e3"},
+            "embryo 'e3' is not there; available: 'e1', 'e2', 'e9'",
+            {"embryo": ["e1", "e2", "e9"]},
+        ),
+        (
+            {"session": "s3", "embryo": "e1"},
+            "session 's3' is not there; available: 's1', 's2'",
+            {"session": ["s1", "s2"]},
+        ),
+        (
+            {"timepoint": np.int64(99), "embryo": "e1", "session": "s1"},
+            "timepoint 99 is not there for session 's1', embryo 'e1'; available: 0..3",
+            {"timepoint": [0, 1, 2, 3]},
+        ),
+        ({"view": "B"}, "view 'B' is not there; available: 'A'", {"view": ["A"]}),
+        (
+            {"channel": "561", "position": 1},
+            "'561' is not there for position 1; available: '488'",
+            {"channel": ["488"]},
+        ),
+        (
+            {"embryo": "e9", "timepoint": 0},
+            "timepoint 0 is not there for embryo 'e9'; available: none",
+            {"timepoint": []},
+        ),
+        (
+            {"embryo": "e2", "timepoint": 1, "session": "s1"},
+            "1 would fit and are marked as not good; include_bad",
+            {},
+        ),
+        ({"since": "2999-01-01", "embryo": "e1"}, "there are none in the runs that were looked at", {}),
+        ({"until": "1999-01-01"}, "there are none in the runs that were looked at", {}),
+    ],
+    ids=str,
+)
+def test_an_empty_answer_says_why_and_what_there_is(
+    embryos: Path, asked: dict[str, Any], says: str, available: dict[str, Any]
+) -> None:
+    none = Catalog(embryos).volumes(**asked)
+    assert none == []
+    assert says in none.why_none
+    assert repr(none) == f"<no volumes: {none.why_none}>"
+    assert none.available == available
+
+
+def test_what_is_available_is_told_in_short() -> None:
+    def told(*values: Any) -> str:
+        rows = [VolumeRow("primary", 1, "k", timepoint=value) for value in values]
+        return no_volumes(rows, {"timepoint": -1}).why_none.partition("available: ")[2]
+
+    assert told(0, 7, 1, 1, 2, 5, None) == "0..2, 5, 7"
+    assert told("b", "a", "b") == "'a', 'b'"
+    assert told([1, 2], "x") == "[1, 2], 'x'"
+    assert told(*range(0, 50, 2)) == "0, 2, 4, 6, 8, 10, 12, 14, 16, 18, ... 15 more"
+
+
+def test_an_answer_with_volumes_has_nothing_to_explain_and_is_shown_in_short(embryos: Path) -> None:
+    volumes = Catalog(embryos).volumes(include_bad=True)
+    assert (len(volumes), volumes.why_none, volumes.available) == (11, "", {})
+    assert repr(volumes).count("<Volume ") == 10
+    assert repr(volumes).endswith("... 1 more]")
+    assert repr(volumes[:1]).startswith("[<Volume session 's2', embryo 'e9', view 'A'; run ")
 
 
 def test_what_the_start_says_holds_where_the_event_says_nothing(embryos: Path) -> None:

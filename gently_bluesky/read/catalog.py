@@ -11,69 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
 from gently_bluesky.errors import AmbiguousRunError, RunNotFoundError
 from gently_bluesky.read.assets import HandlerRegistry
-from gently_bluesky.read.images import ImageSeries
 from gently_bluesky.read.run import Run
+from gently_bluesky.read.volumes import Volume, Volumes, fits, no_volumes
 from gently_bluesky.store.index import IndexEntry, RootIndex, VolumeRow
 from gently_bluesky.store.layout import open_root
+from gently_bluesky.store.strict_json import plain
+
+__all__ = ["Catalog", "Session", "Volume", "Volumes"]
 
 When = float | str | datetime.datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Volume:
-    """One volume in answer to a question; its pixels are read when they are looked at.
-
-    Attributes
-    ----------
-    run_uid, stream, seq_num, data_key
-        Where it is.
-    time
-        Of its event, seconds since the epoch.
-    session, embryo, timepoint, position, view, channel, good
-        What it shows; None where the documents do not say.
-    """
-
-    run_uid: str
-    row: VolumeRow
-    _catalog: "Catalog"
-
-    def __repr__(self) -> str:
-        said = {name: getattr(self.row, name) for name in ("session", "embryo", "timepoint", "view", "channel")}
-        shown = ", ".join(f"{name} {value!r}" for name, value in said.items() if value is not None)
-        where = f"run {self.run_uid[:8]}, {self.row.stream}, seq_num {self.row.seq_num}, {self.row.data_key}"
-        return f"<Volume {shown}; {where}{'' if self.row.good else '; not good'}>"
-
-    def __getattr__(self, name: str) -> Any:
-        if name in VolumeRow.__slots__:
-            return getattr(self.row, name)
-        raise AttributeError(
-            f"a volume has no {name!r}; it has run_uid, images, event, array, {VolumeRow.__slots__}"
-        )
-
-    @property
-    def run(self) -> Run:
-        """The run."""
-        return self._catalog[self.run_uid]
-
-    @property
-    def images(self) -> ImageSeries:
-        """The series that it is part of."""
-        return self.run[self.row.stream].images(self.row.data_key)
-
-    @property
-    def event(self) -> int:
-        """Its position on the event axis of `images`."""
-        seq_nums = [row.seq_num for row in self.run[self.row.stream].rows]
-        return seq_nums.index(self.row.seq_num)
-
-    def array(self) -> NDArray[Any]:
-        """Give the pixels, (z, y, x), mapped; a volume that is not good is given as it is."""
-        run = self.run[self.row.stream]
-        return run.images(self.row.data_key).volume(self.event, include_bad=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +139,8 @@ class Catalog:
         limit
             The newest so many; all, if None.
         start_metadata
-            What the start document must say, e.g. ``session="2026-11-23"``, ``scan_id=7``; for ``embryo``, events
-            may say it as well.
+            What the start document must say, e.g. ``session="2026-11-23"``, ``roi=(1, 2)``; for ``embryo``, events
+            may say it as well. Compared as documents hold it: a tuple is a list, a number of numpy's a number.
         """
         found = self._matching(plan_name, since, until, start_metadata)[::-1]
         return [self._run(entry) for entry in found[:limit]]
@@ -202,14 +150,14 @@ class Catalog:
     ) -> list[IndexEntry]:
         low = float("-inf") if since is None else _seconds(since)
         high = float("inf") if until is None else _seconds(until, end=True)
-        wanted = dict(metadata) | ({} if plan_name is None else {"plan_name": plan_name})
+        wanted: dict[str, Any] = plain(dict(metadata), "the question")
+        wanted |= {} if plan_name is None else {"plan_name": plan_name}
         embryo = wanted.pop("embryo", None)
-        missing = object()
         found = [
             entry
             for entry in self._index.entries()
             if low <= entry.start["time"] <= high
-            and all(entry.start.get(key, missing) == value for key, value in wanted.items())
+            and all(key in entry.start and plain(entry.start[key]) == value for key, value in wanted.items())
         ]
         return found if embryo is None else [entry for entry in found if self._shows(entry, embryo)]
 
@@ -220,8 +168,8 @@ class Catalog:
 
     def volumes(
         self, *, since: When | None = None, until: When | None = None, include_bad: bool = False, **what: Any
-    ) -> list[Volume]:
-        """Give volumes, newest first.
+    ) -> Volumes:
+        """Give volumes, newest first; where there are none, the empty list says why, and what there is.
 
         Parameters
         ----------
@@ -242,16 +190,22 @@ class Catalog:
             raise TypeError(
                 f"Volumes cannot be asked by {sorted(unknown)}; by {list(VolumeRow.__slots__)} they can."
             )
+        what = plain(what, "the question")
         session = {"session": what["session"]} if "session" in what else {}
         found = [
-            Volume(entry.start["uid"], row, self)
-            for entry in self._matching(None, since, until, session)
-            for row in self._index.whole(entry).volumes
-            if row.data_key
-            and (row.good or include_bad)
-            and all(getattr(row, key) == value for key, value in what.items())
+            Volume(uid, row, self)
+            for uid, row in self._rows(since, until, session)
+            if (row.good or include_bad) and fits(row, what)
         ]
-        return sorted(found, key=lambda volume: volume.row.time or 0.0, reverse=True)
+        if not found:
+            return no_volumes([row for _, row in self._rows(since, until, {})], what)
+        return Volumes(sorted(found, key=lambda volume: volume.row.time or 0.0, reverse=True))
+
+    def _rows(
+        self, since: When | None, until: When | None, metadata: Mapping[str, Any]
+    ) -> Iterator[tuple[str, VolumeRow]]:
+        for entry in self._matching(None, since, until, metadata):
+            yield from ((entry.start["uid"], row) for row in self._index.whole(entry).volumes if row.data_key)
 
     def sessions(self) -> list[Session]:
         """Give the sessions, the newest first."""
