@@ -16,7 +16,7 @@ from bluesky.utils import RunEngineInterrupted
 from ophyd.sim import det, motor
 
 from gently_bluesky import Catalog, FileWriter, replay
-from gently_bluesky.errors import RunExistsError
+from gently_bluesky.errors import RunExistsError, UnfillableError
 from gently_bluesky.read.run import Run
 from tests.data_rig import (
     SHAPE,
@@ -214,6 +214,30 @@ def flight(writer: FileWriter) -> Plan:
     yield from bps.complete(flyer, wait=True)
     yield from bps.collect(flyer, name="primary")
     yield from bps.close_run()
+
+
+def test_a_fly_scan_is_not_filled_for_want_of_events(root: Path) -> None:
+    run = record(root, flight)
+    with pytest.raises(UnfillableError, match=rf"Stream 'primary' of run {run.uid} has volumes and no events"):
+        replay(run, lambda name, doc: pytest.fail(f"{name} was given"), fill=True)
+
+
+def test_a_stream_that_was_declared_and_has_no_events_is_replayed_as_it_is(root: Path, tmp_path: Path) -> None:
+    def plan(writer: FileWriter) -> Plan:
+        camera = Camera("cam", writer)
+        yield from bps.open_run()
+        yield from bps.declare_stream(Camera("later", writer), name="later")
+        yield from bps.declare_stream(Flyer("fly", writer), name="fly", collect=True)
+        yield from bps.trigger_and_read([camera])
+        yield from bps.close_run()
+
+    run = record(root, plan)
+    second = into(run, tmp_path / "second", fill=True, inline_limit_bytes=100)
+    assert set(second) == set(run) == {"primary", "later", "fly"}
+    for name in ("later", "fly"):
+        assert second[name].descriptors == run[name].descriptors
+    assert second["later"].images("later_image").shape == (0, *SHAPE)
+    hold_equal_pixels(run, second)
 
 
 def test_a_run_without_stop_is_replayed_as_far_as_it_came(root: Path, tmp_path: Path) -> None:

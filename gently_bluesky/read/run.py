@@ -1,23 +1,26 @@
 """`Run`: a run read back from its folder.
 
 A Run is a snapshot of what its journal held when it was asked for. The documents are the only source; the
-manifest says where the bytes are.
+manifest says where the bytes are. Where a journal is damaged, nothing is served as if it were whole.
 """
 
-from collections.abc import Iterator, KeysView, Mapping
+from collections.abc import Iterator, KeysView
 from pathlib import Path
-from typing import Any
 
-from gently_bluesky.errors import RunNotFoundError, StreamNotFoundError, UnfillableError
+from gently_bluesky.errors import (
+    DocumentError,
+    JournalError,
+    RunNotFoundError,
+    StreamNotFoundError,
+)
 from gently_bluesky.read.assets import AssetReader, HandlerRegistry
+from gently_bluesky.read.filled import filled
 from gently_bluesky.read.stream import Stream
-from gently_bluesky.store.journal import Pair, read_documents
-from gently_bluesky.store.layout import file_uri
-from gently_bluesky.store.streams import STORED_IN, Doc, RunTable, unpack_event_page
+from gently_bluesky.store.journal import Pair, line_number, read_documents
+from gently_bluesky.store.layout import JOURNAL, file_uri
+from gently_bluesky.store.streams import Doc, RunTable
 
 __all__ = ["Run", "Stream"]
-
-_STREAM_DOCUMENTS = {"stream_resource", "stream_datum", "resource", "datum", "datum_page"}
 
 
 class Run:
@@ -33,6 +36,8 @@ class Run:
         For assets that others wrote.
     start, stop
         What an index knows already; only the rest has then to be read.
+    up_to_damage
+        Whether to read what stands before the damage of a damaged journal.
     """
 
     def __init__(
@@ -44,6 +49,7 @@ class Run:
         handlers: HandlerRegistry | None = None,
         start: Doc | None = None,
         stop: Doc | None = None,
+        up_to_damage: bool = False,
     ) -> None:
         self.folder = folder
         self._root = root
@@ -53,11 +59,19 @@ class Run:
         self._start, self._stop = start, stop
         self._documents: RunTable | None = None
         self._offset = 0
+        self._damage: str | None = None
+        self._up_to_damage = up_to_damage
         if start is None or stop is None:  # it may go on: this is the moment of the snapshot
             self._documents = self._read()
 
     @property
     def _table(self) -> RunTable:
+        table = self._good_part()
+        if self._damage is not None and not self._up_to_damage:
+            raise JournalError(self._damage)
+        return table
+
+    def _good_part(self) -> RunTable:
         if self._documents is None:
             self._documents = self._read()
         return self._documents
@@ -65,7 +79,6 @@ class Run:
     def _read(self) -> RunTable:
         table = RunTable()
         self._read_on(table)
-        self._start, self._stop = table.start, table.stop
         return table
 
     @property
@@ -75,25 +88,71 @@ class Run:
         return self._assets
 
     def _read_on(self, table: RunTable) -> None:
+        self._damage = None
         try:
             for offset, (name, doc) in read_documents(self.folder, self._offset):
                 table(name, self._rebased(name, doc))
                 self._offset = offset
         except FileNotFoundError as error:
             raise RunNotFoundError(f"There is no run in {self.folder} any more.") from error
+        except (JournalError, DocumentError) as error:
+            self._damage = self._described(str(error))
+        if self._damage is None and table.stop is None and self._stop is not None:
+            self._damage = self._described("The stop document that the index knows is not there.")
+        self._start, self._stop = table.start or self._start, table.stop or self._stop
+
+    def _described(self, what: str) -> str:
+        journal = self.folder / JOURNAL
+        size, line = journal.stat().st_size, line_number(journal, self._offset)
+        return (
+            f"{what.rstrip('.')}. That is line {line} of {journal}; {size - self._offset} bytes from byte "
+            f"{self._offset} on are not read. run.up_to_damage reads what stands before; with a whole copy of the "
+            "file in its place, run.refresh() reads all."
+        )
 
     def refresh(self) -> "Run":
         """Take in what was journalled since; give the run itself."""
-        table = self._table
-        self._read_on(table)
-        self._start, self._stop, self._assets = table.start, table.stop, None
+        self._read_on(self._good_part())
+        self._assets = None
         return self
 
     def __repr__(self) -> str:
-        streams = ", ".join(f"{name} ({len(stream.rows())})" for name, stream in self._table.streams.items())
-        status = self.exit_status or "no stop yet"
+        streams = self._good_part().streams.items()
+        parts = [
+            self.exit_status or "no stop yet",
+            ", ".join(f"{name} ({len(stream.rows())})" for name, stream in streams),
+            *(["its journal is damaged, see run.damage"] if self._damage else []),
+        ]
         what = f"scan {self.start.get('scan_id')} {self.start.get('plan_name')}"
-        return f"<Run {self.uid[:8]} {what}: {status}; {streams}>"
+        return f"<Run {self.uid[:8]} {what}: {'; '.join(parts)}>"
+
+    # --- a damaged journal ----------------------------------------------------------------------------------
+
+    @property
+    def damage(self) -> str | None:
+        """Where the journal is damaged, and what to do; None if it is not.
+
+        Documents and streams of a damaged run raise a JournalError that says the same. Only what parses and
+        refers to what came before it can be told from damage: a number that became another number cannot.
+        """
+        self._good_part()
+        return self._damage
+
+    @property
+    def up_to_damage(self) -> "Run":
+        """The same run, read up to its damage: of the documents from there on, none is there.
+
+        So events may be missing, and where a rewind repeated one, it may be the earlier one that is given.
+        """
+        return Run(
+            self._root,
+            self.folder,
+            recorded_uri=self._recorded_uri,
+            handlers=self._handlers,
+            start=self._start,
+            stop=self._stop,
+            up_to_damage=True,
+        )
 
     # --- documents ------------------------------------------------------------------------------------------
 
@@ -130,47 +189,30 @@ class Run:
         Parameters
         ----------
         fill
-            Put (lazy) arrays into the events, and leave out the documents that told where they are.
+            Put (lazy) arrays into the events, and leave out the documents that told where they are. The descriptor
+            of a stream without events stays as it is.
         rebase
             Point uris under the recorded root to where the root is now; False gives them verbatim.
+
+        Raises
+        ------
+        JournalError
+            The journal is damaged; see `damage`. No document is given, lest a part pass for the whole.
+        UnfillableError
+            A stream has volumes and no events to put them into.
         """
         table = self._table
-        for stream in table.streams.values() if fill else ():
-            if any(row.uid is None for row in stream.rows()):
-                raise UnfillableError(
-                    f"Stream {stream.name!r} of run {self.uid} has volumes and no events (a fly scan): there is "
-                    "nothing to put its arrays into. Take the documents unfilled."
-                )
-        for offset, (name, doc) in read_documents(self.folder):
-            if offset > self._offset:
-                return
-            if not fill:
-                yield name, self._rebased(name, doc) if rebase else doc
-            elif name == "descriptor":
-                yield (
-                    name,
-                    {**doc, "data_keys": {k: _internal(entry) for k, entry in doc["data_keys"].items()}},
-                )
-            elif name == "event":
-                yield name, self._filled(table, doc)
-            elif name == "event_page":
-                yield from (("event", self._filled(table, event)) for event in unpack_event_page(doc))
-            elif name not in _STREAM_DOCUMENTS:
-                yield name, doc
+        if fill:
+            yield from filled(self._journalled(), table, self._reader)
+            return
+        for name, doc in self._journalled():
+            yield name, self._rebased(name, doc) if rebase else doc
 
-    def _filled(self, table: RunTable, event: Doc) -> Doc:
-        stream = table.stream_of(event["descriptor"])
-        row, keys = stream.event(event["uid"]), stream.data_keys
-        arrays = {key: self._reader.volume(ref, keys[key]) for key, ref in row.volumes.items()}
-        for key, value in event["data"].items():
-            if keys.get(key, {}).get("external") and isinstance(value, str):
-                arrays[key] = self._reader.datum(value)
-        return {
-            **event,
-            "data": {**event["data"], **arrays},
-            "timestamps": {**dict.fromkeys(arrays, event["time"]), **event["timestamps"]},
-            "filled": {},
-        }
+    def _journalled(self) -> Iterator[Pair]:
+        for offset, pair in read_documents(self.folder) if self._offset else ():
+            yield pair
+            if offset >= self._offset:  # the end of the snapshot, or of what is good
+                return
 
     def _rebased(self, name: str, doc: Doc) -> Doc:
         if name != "stream_resource" or not str(doc.get("uri", "")).startswith("file:"):
@@ -203,8 +245,3 @@ class Run:
     def keys(self) -> KeysView[str]:
         """Names of the streams."""
         return self._table.streams.keys()
-
-
-def _internal(entry: Mapping[str, Any]) -> Doc:
-    internal = {key: value for key, value in entry.items() if key != "external"}
-    return internal | ({STORED_IN: "file"} if "external" in entry else {})

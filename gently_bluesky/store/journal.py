@@ -103,6 +103,12 @@ def read_documents(folder: Path, start: int = 0) -> Iterator[tuple[int, Pair]]:
             ) from error
 
 
+def line_number(path: Path, offset: int) -> int:
+    """Give the line that begins at a byte, from 1."""
+    with path.open("rb") as file:
+        return file.read(offset).count(b"\n") + 1
+
+
 def read_start(folder: Path) -> dict[str, Any] | None:
     """Give the start document of a run folder; None if it holds none yet."""
     try:
