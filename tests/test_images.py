@@ -1,5 +1,6 @@
 """An ImageSeries is an array (event, z, y, x) of which only what is asked for is touched."""
 
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from gently_bluesky import Catalog, FileWriter
 from gently_bluesky.errors import BadVolumeError, GeometryError, VolumeMissingError
 from gently_bluesky.read.images import ImageSeries
 from gently_bluesky.read.run import Run, Stream
-from tests.data_rig import SHAPE, Camera, inline, record, volume
+from tests.data_rig import SHAPE, Camera, connected, inline, record, volume
 
 Plan = Iterator[Msg]
 EVENTS = 5
@@ -438,12 +439,36 @@ def test_where_nobody_says_the_spacing_it_is_none(root: Path) -> None:
     assert images.dims == ("event", "y", "x")
 
 
-def test_many_volumes_may_be_looked_at_one_after_the_other(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = record(root, lambda writer: bp.count([Camera("cam", writer, shape=(1, 4, 8))], 300), durability="run")
-    images = run["primary"].images("cam_image")
-    for event in range(300):
-        assert int(images[event, 0, 0, 0]) == event % 2**16
-    assert len(images[:, 0, 0, 0]) == 300
+def test_a_walk_over_many_volumes_keeps_a_few_of_them_mapped_and_none_without_its_run(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all runs together, however many are held: a map may stop a file from being removed."""
+    maps: list[weakref.ref[Any]] = []
+
+    def alive() -> int:
+        return sum(noted() is not None for noted in maps)
+
+    class Noted(np.memmap[Any, Any]):
+        def __init__(self, *_: object) -> None:
+            maps.append(weakref.ref(self))
+
+    with FileWriter(root, durability="run") as writer:
+        run_engine, _ = connected(writer)
+        for _ in range(3):
+            run_engine(bp.count([Camera("cam", writer, shape=(1, 4, 8))], 40))
+    monkeypatch.setattr(np, "memmap", Noted)
+    held = [run["primary"].images("cam_image") for run in Catalog(root)]
+    for images in held:
+        for event in range(40):
+            assert int(images[event, 0, 0, 0]) == event
+        assert len(images[:, 0, 0, 0]) == 40
+    assert alive() == 16
+    first = held[0].volume(0)
+    assert held[0].volume(0) is first
+    assert alive() == 16
+    del first, images
+    held.clear()
+    assert alive() == 0
 
 
 def test_a_stream_with_a_run_wrapper_is_like_any_other(root: Path) -> None:

@@ -1,10 +1,13 @@
 """Finding the array behind a row: our own files through the manifest, foreign assets through handlers.
 
-One `AssetReader` a run. Files of ours are mapped at the offset that the manifest gives, without parsing them.
-Whatever cannot be read says which handler is missing.
+One `AssetReader` a run. Files of ours are mapped at the offset that the manifest gives, without parsing them;
+of all runs together, the last few maps are kept for the next plane. Whatever cannot be read says which handler
+is missing.
 """
 
 import os
+import weakref
+from collections import deque
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib.metadata import entry_points
@@ -23,6 +26,10 @@ HandlerRegistry = Mapping[str, Callable[..., Callable[..., Any]]]
 """As event_model has it: spec (or mimetype) -> class, made with a path and keywords, called with keywords."""
 
 _MAPPED = {"ome-tiff", "npy"}
+
+_KEPT_MAPS = 16
+"""A map that is kept saves the next plane of its volume a third of its time. Each holds a file descriptor, which
+Python's mmap duplicates and of which a process has a thousand; on Windows it keeps the file from being removed."""
 
 
 class AssetReader:
@@ -43,7 +50,7 @@ class AssetReader:
         self._table = table
         self._registry = registry
         self._entries: dict[VolumeRef, ManifestEntry] = {}
-        self._maps: dict[VolumeRef, NDArray[Any]] = {}
+        self._maps: dict[VolumeRef, NDArray[Any]] = {}  # they go with the run, or when newer ones come
 
     def entry(self, ref: VolumeRef) -> ManifestEntry | None:
         """Give the manifest's entry of a volume of ours; None for a foreign one."""
@@ -67,14 +74,22 @@ class AssetReader:
         UnfillableError
             It is foreign, and no handler for it is known.
         """
-        if ref not in self._maps:
-            if len(self._maps) > 256:
-                self._maps.clear()
-            entry = self.entry(ref)
-            if entry is None:  # not kept: it may be a whole volume in memory
-                return _read_only(self._foreign(ref, data_key))
-            self._maps[ref] = self._mapped(entry)
-        return self._maps[ref]
+        kept = self._maps.get(ref)
+        if kept is not None:
+            return kept
+        entry = self.entry(ref)
+        if entry is None:  # not kept: it may be a whole volume in memory
+            return _read_only(self._foreign(ref, data_key))
+        return self._keep(ref, self._mapped(entry))
+
+    def _keep(self, ref: VolumeRef, volume: NDArray[Any]) -> NDArray[Any]:
+        self._maps[ref] = volume
+        _newest_maps.append((weakref.ref(self), ref))
+        while len(_newest_maps) > _KEPT_MAPS:
+            reader, oldest = _newest_maps.popleft()
+            if (whose := reader()) is not None:
+                whose._maps.pop(oldest, None)
+        return volume
 
     def inline(self, row: Row, key: str) -> NDArray[Any]:
         """Give an array that stayed in its event, of the dtype that the event's descriptor says."""
@@ -151,6 +166,9 @@ class AssetReader:
             )
         path = os.path.join(resource.get("root", ""), resource["resource_path"])  # noqa: PTH118 - text, as handlers want
         return make(path, **resource["resource_kwargs"])
+
+
+_newest_maps: deque[tuple[weakref.ref[AssetReader], VolumeRef]] = deque()
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:

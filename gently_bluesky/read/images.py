@@ -174,7 +174,8 @@ class ImageSeries:
         Returns
         -------
         NDArray
-            (z, y, x), read-only; mapped for files of ours: nothing is read before it is looked at.
+            (z, y, x), read-only; mapped for files of ours: nothing is read before it is looked at, and the file
+            is open for as long as the array is held.
 
         Raises
         ------
