@@ -315,7 +315,7 @@ def test_asking_by_something_unknown_is_an_error_that_lists_what_there_is(embryo
         ),
         (
             {"embryo": "e2", "timepoint": 1, "session": "s1"},
-            "1 would fit and are marked as not good; include_bad",
+            "1 volume would fit, marked as not good; include_bad=True gives it",
             {},
         ),
         ({"since": "2999-01-01", "embryo": "e1"}, "there are none in the runs that were looked at", {}),
@@ -531,7 +531,7 @@ def test_a_run_and_its_streams_are_mappings_of_names(embryos: Path) -> None:
     assert list(run["primary"]) == ["snap_image", "snap_number"]
     assert "snap_image" in run["primary"]
     assert repr(run) == f"<Run {run.uid[:8]} scan 4 count: success; primary (1)>"
-    assert "1 events of ['snap_image', 'snap_number']" in repr(run["primary"])
+    assert "1 event of ['snap_image', 'snap_number']" in repr(run["primary"])
 
 
 def test_columns_have_the_types_that_came(root: Path) -> None:

@@ -2,22 +2,28 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import bluesky.plan_stubs as bps
 import numpy as np
 import pytest
 import tifffile
+from bluesky import Msg
 
-from gently_bluesky import Catalog
+from gently_bluesky import Catalog, FileWriter, __version__
+from gently_bluesky.read.run import Run
+from tests.data_rig import Camera, inline, record
 
 REPOSITORY = Path(__file__).parent.parent
 
 
-def gently(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def gently(*arguments: str | Path, columns: int = 200) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "gently_bluesky", *map(str, arguments)]
-    environment = {**os.environ, "COLUMNS": "200", "PYTHONPATH": str(REPOSITORY)}
+    environment = {**os.environ, "COLUMNS": str(columns), "PYTHONPATH": str(REPOSITORY)}
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=120)
 
 
@@ -28,6 +34,23 @@ def demo_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert result.returncode == 0, result.stderr
     assert "show -1" in result.stdout
     return root
+
+
+@pytest.fixture
+def three_streams(root: Path) -> Run:
+    """A run with two streams of one camera, one of a temperature, and a volume that no event names."""
+
+    def plan(writer: FileWriter) -> Iterator[Msg]:
+        camera, temperature = Camera("cam", writer, x_um=1.5, embryo="e", good=True), inline("temperature_c", 21.5)
+        yield from bps.open_run(md={"plan_name": "acquire_with_a_look_around_before_and_after", "session": "s"})
+        for _ in range(2):
+            yield from bps.trigger_and_read([camera], name="primary")
+        yield from bps.trigger_and_read([camera], name="look_around_[before]")
+        yield from bps.trigger_and_read([temperature], name="baseline")
+        yield from bps.trigger(camera, wait=True)
+        yield from bps.close_run()
+
+    return record(root, plan)
 
 
 def test_the_demo_leaves_a_timelapse_of_three_embryos_in_two_views(demo_root: Path) -> None:
@@ -74,6 +97,58 @@ def test_show_finds_a_run_by_place_scan_id_and_uid(demo_root: Path, key: str) ->
     shown = json.loads(result.stdout)
     assert shown["start"]["uid"] == wanted.uid
     assert len(shown["files"]) == 2 * len(wanted["primary"])
+
+
+def test_show_tells_every_stream_in_80_columns(three_streams: Run, root: Path) -> None:
+    shown = gently("show", "--root", root, columns=80).stdout
+    head, *streams = [part.rstrip() for part in shown.split("\n\n")]
+    assert [[line.strip() for line in stream.split("\n")] for stream in streams] == [
+        ["primary  2 events", "cam_image  4 x 8 x 16 uint16  2 files  0.0 MB", "embryo, good, cam_number, x_um"],
+        [
+            "look_around_[before]  1 event",
+            "cam_image  4 x 8 x 16 uint16  1 file  0.0 MB",
+            "embryo, good, cam_number, x_um",
+        ],
+        ["baseline  1 event", "temperature_c"],
+        ["1 file that no event names, 0.0 MB"],
+    ]
+    assert f"folder    {three_streams.folder}\n" in f"{head}\n"  # in one line, however long: to be copied
+    assert all(len(line) <= 80 for line in shown.split("\n") if not line.startswith("folder"))
+
+
+def test_show_of_the_demo_names_a_dozen_data_keys_and_counts_the_others(demo_root: Path) -> None:
+    shown = gently("show", "--root", demo_root, columns=80).stdout
+    assert "  embryo, timepoint, position, channel, " in shown
+    assert re.search(r"and \d+\s+more:\s+--json", shown)
+    assert "512 x 1024 uint16" in shown
+
+
+def test_a_damaged_run_is_shown_up_to_its_damage_and_listed_as_damaged(three_streams: Run, root: Path) -> None:
+    path = three_streams.folder / "journal.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    second = [i for i, line in enumerate(lines) if line.startswith(b'{"name":"event"')][1]
+    path.write_bytes(b"".join([*lines[:second], b"\x00", *lines[second:]]))
+    listed = gently("runs", "--root", root).stdout
+    assert three_streams.uid[:8] in listed
+    assert "damaged" in listed
+    shown = gently("show", "--root", root)
+    assert shown.returncode == 0
+    assert f"That is line {second + 1} of" in shown.stdout
+    assert "primary  1 event\n" in shown.stdout
+    assert f"line {second + 1} of" in json.loads(gently("show", "--root", root, "--json").stdout)["damage"]
+    replayed = gently("replay", "--root", root, "--json")
+    assert (replayed.returncode, replayed.stdout) == (1, "")
+    assert replayed.stderr.count("\n") == 1
+
+
+def test_the_program_says_its_version() -> None:
+    assert gently("--version").stdout == f"gently-bluesky {__version__}\n"
+
+
+def test_a_question_that_no_run_answers_is_told_what_there_is(demo_root: Path) -> None:
+    assert "sessions: demo-" in gently("runs", "--root", demo_root, "--session", "nope").stdout
+    told = gently("runs", "--root", demo_root, "--embryo", "nope").stdout
+    assert "embryo 'nope' is not there; available: 'embryo_1', 'embryo_2', 'embryo_3'." in told
 
 
 def test_replay_gives_documents_a_table_or_another_root(demo_root: Path, tmp_path: Path) -> None:

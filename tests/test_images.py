@@ -144,7 +144,7 @@ def test_a_volume_is_mapped_and_cannot_be_changed(images: ImageSeries) -> None:
     np.testing.assert_array_equal(images.volume(-1), volume(EVENTS - 1))
     with pytest.raises(ValueError, match="read-only"):
         mapped[0, 0, 0] = 1
-    with pytest.raises(IndexError, match=rf"has {EVENTS} events, 0 to {EVENTS - 1}; there is no event {EVENTS}"):
+    with pytest.raises(IndexError, match=rf"has {EVENTS} events, counted from 0; there is no event {EVENTS}"):
         images.volume(EVENTS)
 
 

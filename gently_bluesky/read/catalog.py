@@ -15,6 +15,7 @@ from gently_bluesky.errors import AmbiguousRunError, RunNotFoundError
 from gently_bluesky.read.assets import HandlerRegistry
 from gently_bluesky.read.run import Run
 from gently_bluesky.read.volumes import Volume, Volumes, fits, no_volumes
+from gently_bluesky.read.words import counted
 from gently_bluesky.store.index import IndexEntry, RootIndex, VolumeRow
 from gently_bluesky.store.layout import open_root
 from gently_bluesky.store.strict_json import plain
@@ -57,7 +58,7 @@ class Catalog:
         self._index = RootIndex(self.root)
 
     def __repr__(self) -> str:
-        return f"<Catalog {self.root}: {len(self)} runs>"
+        return f"<Catalog {self.root}: {counted(len(self), 'run')}>"
 
     def __len__(self) -> int:
         return len(self._index.entries())

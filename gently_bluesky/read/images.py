@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from gently_bluesky.errors import BadVolumeError, FrameMissingError, GeometryError
 from gently_bluesky.read.assets import AssetReader
+from gently_bluesky.read.words import counted
 from gently_bluesky.store.streams import Doc, Row
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class ImageSeries:
         self._geometry: tuple[tuple[int, ...], np.dtype[Any]] | None = None
 
     def __repr__(self) -> str:
-        return f"<ImageSeries {self._name}: {len(self)} events>"
+        return f"<ImageSeries {self._name}: {counted(len(self), 'event')}>"
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -192,7 +193,7 @@ class ImageSeries:
         position = operator.index(event)
         if not -len(self) <= position < len(self):
             raise IndexError(
-                f"{self._name} has {len(self)} events, 0 to {len(self) - 1}; there is no event {event}."
+                f"{self._name} has {counted(len(self), 'event')}, counted from 0; there is no event {event}."
             )
         return position % len(self)
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from gently_bluesky.errors import StreamNotFoundError
 from gently_bluesky.read.assets import AssetReader
 from gently_bluesky.read.images import ImageSeries
+from gently_bluesky.read.words import counted
 from gently_bluesky.store.index import IDENTITY_KEYS
 from gently_bluesky.store.streams import Doc, Row, StreamTable
 
@@ -31,7 +32,8 @@ class Stream:
 
     def __repr__(self) -> str:
         keys = list(self.data_keys)
-        return f"<Stream {self.name!r} of run {self._run_uid[:8]}: {len(self._rows)} events of {keys}>"
+        rows = counted(len(self._rows), "event")
+        return f"<Stream {self.name!r} of run {self._run_uid[:8]}: {rows} of {keys}>"
 
     @property
     def name(self) -> str:

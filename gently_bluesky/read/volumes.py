@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from gently_bluesky.read.images import ImageSeries
 from gently_bluesky.read.run import Run
 from gently_bluesky.read.stream import Stream
+from gently_bluesky.read.words import counted, listed
 from gently_bluesky.store.index import VolumeRow
 
 if TYPE_CHECKING:
@@ -126,11 +127,12 @@ def no_volumes(rows: Sequence[VolumeRow], what: Mapping[str, Any]) -> Volumes:
         fitting = [row for row in rows if fits(row, {key: what[key]})]
         if not fitting:
             there = _distinct(getattr(row, key) for row in rows)
-            why = f"{key} {what[key]!r} is not there{so_far}; available: {_listed(there)}"
+            why = f"{key} {what[key]!r} is not there{so_far}; available: {listed(there)}"
             return Volumes(why_none=why, available={key: there})
         rows = fitting
         so_far += f"{',' if so_far else ' for'} {key} {what[key]!r}"
-    return Volumes(why_none=f"{len(rows)} would fit and are marked as not good; include_bad=True gives them")
+    which = f"{counted(len(rows), 'volume')} would fit, marked as not good"
+    return Volumes(why_none=f"{which}; include_bad=True gives {'it' if len(rows) == 1 else 'them'}")
 
 
 def fits(row: VolumeRow, what: Mapping[str, Any]) -> bool:
@@ -147,20 +149,3 @@ def _distinct(values: Iterable[Any]) -> list[Any]:
     with contextlib.suppress(TypeError):  # a position may be anything
         distinct.sort()
     return distinct
-
-
-def _listed(values: Sequence[Any]) -> str:
-    parts = _spans(values) if all(type(value) is int for value in values) else [repr(value) for value in values]
-    more = f", ... {len(parts) - _SHOWN} more" if len(parts) > _SHOWN else ""
-    return ", ".join(parts[:_SHOWN]) + more or "none"
-
-
-def _spans(numbers: Sequence[int]) -> list[str]:
-    """Give ascending numbers in short: 0..41."""
-    spans: list[list[int]] = []
-    for number in numbers:
-        if spans and number == spans[-1][1] + 1:
-            spans[-1][1] = number
-        else:
-            spans.append([number, number])
-    return [str(first) if first == last else f"{first}..{last}" for first, last in spans]

@@ -1,0 +1,97 @@
+"""A run on a terminal, readable at 80 columns."""
+
+import datetime
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+
+from gently_bluesky.cli.app import out
+from gently_bluesky.read.run import Run, Stream
+from gently_bluesky.read.words import counted
+from gently_bluesky.store.index import IDENTITY_KEYS
+from gently_bluesky.store.manifest import ManifestEntry, read_manifest
+from gently_bluesky.store.streams import VolumeRef
+from gently_bluesky.store.strict_json import encode, plain
+
+_NAMED = 12  # data keys of a stream that are named
+
+
+def print_json(value: Any) -> None:
+    """Print one line of strict JSON."""
+    sys.stdout.buffer.write(encode(plain(value)) + b"\n")
+
+
+def print_run(run: Run) -> None:
+    """Print what was asked, what came, and where it is."""
+    start, stop = run.start, run.stop
+    ended = (
+        "no stop document yet" if stop is None else f"{stop['exit_status']} {clock(stop['time'])} {stop['reason']}"
+    )
+    facts = Table.grid(padding=(0, 2))
+    for name, value in (
+        ("run", f"{run.uid}, scan {start.get('scan_id')}, {start.get('plan_name')}"),
+        ("started", clock(start["time"])),
+        ("ended", ended),
+        *((key, str(start[key])) for key in ("session", "embryo", "operator", "purpose") if key in start),
+        *([] if run.damage is None else [("damaged", run.damage)]),
+    ):
+        facts.add_row(f"[bold]{name}[/bold]", escape(value))
+    out.print(facts, highlight=False)
+    out.print(f"[bold]folder[/bold]    {escape(str(run.folder))}", highlight=False, soft_wrap=True)
+    entries = {
+        VolumeRef(entry.resource, entry.index): entry
+        for entry in read_manifest(run.folder).values()
+        if entry.index is not None
+    }
+    for name in run:
+        _print_stream(run[name], entries)
+    named = {ref for name, key in _images(run) for ref in _volumes(run[name], key)}
+    if loose := [entry for ref, entry in entries.items() if ref not in named]:
+        out.print(f"\n{counted(len(loose), 'file')} that no event names, {_megabytes(loose)}", highlight=False)
+
+
+def _print_stream(stream: Stream, entries: Mapping[VolumeRef, ManifestEntry]) -> None:
+    out.print(f"\n[bold]{escape(stream.name)}[/bold]  {counted(len(stream), 'event')}", highlight=False)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
+    for key in stream.image_keys:
+        described = stream.data_keys[key]
+        shape = " x ".join(map(str, described.get("shape", ())))
+        mine = [entries[ref] for ref in _volumes(stream, key) if ref in entries]
+        dtype = np.dtype(described["dtype_numpy"]).name if "dtype_numpy" in described else ""
+        files = counted(len(mine), "file") if mine or not len(stream) else "not in files of ours"
+        table.add_row(f"  {escape(key)}", f"{shape} {dtype}", files, _megabytes(mine) if mine else "")
+    if table.row_count:
+        out.print(table, highlight=False)
+    scalars = [key for key, entry in stream.data_keys.items() if not entry.get("external")]
+    scalars.sort(key=lambda key: key not in IDENTITY_KEYS)
+    if scalars:
+        more = f" and {len(scalars) - _NAMED} more: --json" if len(scalars) > _NAMED else ""
+        values = Padding(f"{', '.join(scalars[:_NAMED])}{more}", (0, 0, 0, 2))
+        out.print(values, highlight=False, markup=False)
+
+
+def _images(run: Run) -> Iterator[tuple[str, str]]:
+    return ((name, key) for name in run for key in run[name].image_keys)
+
+
+def number_of_volumes(run: Run) -> int:
+    """Count the volumes that the events name."""
+    return sum(key in row.volumes or key in row.data for name, key in _images(run) for row in run[name].rows)
+
+
+def _volumes(stream: Stream, key: str) -> list[VolumeRef]:
+    return [row.volumes[key] for row in stream.rows if key in row.volumes]
+
+
+def _megabytes(entries: Sequence[ManifestEntry]) -> str:
+    return f"{sum(entry.bytes for entry in entries) / 1e6:,.1f} MB"
+
+
+def clock(seconds: float) -> str:
+    """Give a moment in local time, to the second."""
+    return f"{datetime.datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M:%S}"
