@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import bluesky.plan_stubs as bps
 import event_model
 import numpy as np
 import xxhash
-from bluesky import RunEngine
+from bluesky import Msg, RunEngine
 from numpy.typing import DTypeLike, NDArray
 from ophyd.status import Status
 
-from gently_bluesky import Catalog, FileWriter
+from gently_bluesky import Catalog, FileWriter, replay
 from gently_bluesky.protocols import Sink, Volume, VolumeMetadata
 from gently_bluesky.read.run import Run
 from gently_bluesky.store.facts import VolumeFacts
@@ -197,6 +198,22 @@ def feed(root: Path, documents: Sequence[tuple[str, Mapping[str, Any]]], **optio
     return newest(root)
 
 
+def into(source: Any, root: Path, *, fill: bool = False, **options: Any) -> Run:
+    """Replay a run, or pairs of documents, into a writer with another root, and give the run there."""
+    with FileWriter(root, **options) as writer:
+        replay(source, writer, fill=fill)
+    return newest(root)
+
+
+def taken(camera: Camera, *readings: Mapping[str, Any]) -> Iterator[Msg]:
+    """A run with one event for each set of readings that the camera is to give beside its volume."""
+    yield from bps.open_run()
+    for reading in readings:
+        camera.scalars |= reading
+        yield from bps.trigger_and_read([camera])
+    yield from bps.close_run()
+
+
 def settle(writer: FileWriter) -> None:
     """Wait until the writer's thread has done all that it was given, and raise nothing."""
     writer._drain()
@@ -279,6 +296,11 @@ def hold_pixels(run: Run) -> None:
 def start_doc(**more: Any) -> dict[str, Any]:
     """A start document."""
     return {"uid": str(uuid.uuid4()), "time": 1_795_433_400.0, "scan_id": 1, "plan_name": "by_hand"} | more
+
+
+def stop_doc(run: str, time: float = 1_795_433_400.0) -> dict[str, Any]:
+    """The stop document of a run that went well."""
+    return {"uid": f"stop {run}", "time": time, "run_start": run, "exit_status": "success"}
 
 
 def facts(**more: Any) -> VolumeFacts:

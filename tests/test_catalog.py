@@ -14,19 +14,15 @@ import pytest
 from bluesky import Msg
 from ophyd.sim import det
 
-from gently_bluesky import Catalog, FileWriter, replay
+from gently_bluesky import Catalog, FileWriter
 from gently_bluesky.errors import AmbiguousRunError, RootError, RunNotFoundError, StreamNotFoundError
 from gently_bluesky.read.run import Run
 from gently_bluesky.read.volumes import no_volumes
 from gently_bluesky.store.index import VolumeRow
-from tests.data_rig import Camera, connected, feed, journal, newest, of, record, start_doc, volume
+from tests.data_rig import Camera, connected, feed, into, journal, newest, of, record, start_doc, stop_doc, volume
 
 Plan = Iterator[Msg]
 T0 = 1_795_433_400.0  # 2026-11-23T11:30 UTC
-
-
-def stop_doc(run: str, time: float = T0) -> dict[str, Any]:
-    return {"uid": f"stop {run}", "time": time, "run_start": run, "exit_status": "success"}
 
 
 @pytest.fixture(scope="module")
@@ -477,20 +473,8 @@ def test_a_root_that_was_moved_is_read_where_it_is(root: Path, tmp_path: Path) -
     )
     others = [pair for pair in run.documents() if pair[0] != "stream_resource"]
     assert others == [pair for pair in verbatim if pair[0] != "stream_resource"]
-    replay(run, FileWriterInto(tmp_path / "copy"))
-    np.testing.assert_array_equal(newest(tmp_path / "copy")["primary"]["cam_image"].volume(1), volume(1))
-
-
-class FileWriterInto:
-    """A writer that closes itself at the stop."""
-
-    def __init__(self, root: Path) -> None:
-        self._writer = FileWriter(root)
-
-    def __call__(self, name: str, doc: dict[str, Any]) -> None:
-        self._writer(name, doc)
-        if name == "stop":
-            self._writer.close()
+    copy = into(run, tmp_path / "copy")
+    np.testing.assert_array_equal(copy["primary"]["cam_image"].volume(1), volume(1))
 
 
 def test_foreign_files_elsewhere_keep_their_uris_when_the_root_moves(root: Path, tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from bluesky import Msg
 
-from gently_bluesky import Catalog, FileWriter, replay
+from gently_bluesky import Catalog, FileWriter
 from gently_bluesky.errors import JournalError
 from gently_bluesky.read.run import Run
-from tests.data_rig import Camera, feed, journal, newest, of, record, start_doc, volume
+from tests.data_rig import Camera, feed, into, journal, newest, of, record, start_doc, volume
 
 EVENTS = 4
 
@@ -83,10 +83,9 @@ def test_nothing_of_a_damaged_run_is_given_as_if_it_were_whole(copied: Path, tmp
     ):
         with pytest.raises(JournalError, match=r"is damaged .* That is line \d+ of .*run\.up_to_damage reads"):
             read()
-    with FileWriter(tmp_path / "second") as writer:
-        with pytest.raises(JournalError):
-            replay(run, writer)
-        assert len(Catalog(tmp_path / "second")) == 0
+    with pytest.raises(JournalError):
+        into(run, tmp_path / "second")
+    assert len(Catalog(tmp_path / "second")) == 0
 
 
 def test_what_stands_before_the_damage_is_read_on_request(copied: Path, tmp_path: Path) -> None:
@@ -99,9 +98,7 @@ def test_what_stands_before_the_damage_is_read_on_request(copied: Path, tmp_path
     np.testing.assert_array_equal(run["primary"]["cam_image"][:], np.stack([volume(0), volume(1)]))
     assert len(of(list(run.documents(fill=True)), "event")) == 2
     assert run.damage is not None
-    with FileWriter(tmp_path / "second") as writer:
-        replay(run, writer, fill=True)
-    assert newest(tmp_path / "second").is_open
+    assert into(run, tmp_path / "second", fill=True).is_open
 
 
 def test_a_run_that_is_whole_is_the_same_up_to_damage(whole: Path) -> None:

@@ -17,7 +17,7 @@ import tifffile
 from bluesky import Msg
 from ophyd.sim import SynSignal
 
-from gently_bluesky import Catalog, FileWriter, replay
+from gently_bluesky import Catalog, FileWriter
 from gently_bluesky.errors import UnfillableError, VolumeMissingError
 from gently_bluesky.read.run import Run
 from tests.data_rig import (
@@ -26,6 +26,7 @@ from tests.data_rig import (
     connected,
     feed,
     hold_together,
+    into,
     journal,
     manifest,
     names,
@@ -33,6 +34,7 @@ from tests.data_rig import (
     of,
     record,
     start_doc,
+    stop_doc,
     volume,
 )
 from tests.devices_rig import Documents
@@ -400,7 +402,7 @@ def test_a_resource_of_an_earlier_run_of_one_stage_does_not_stop_the_next(root: 
             event = {"uid": f"e{number}", "descriptor": f"d{number}", "seq_num": 1, "time": 1.0}
             data = {"data": {"img": datum_id}, "timestamps": {"img": 1.0}, "filled": {"img": False}}
             writer("event", event | data)
-            writer("stop", {"uid": f"s{number}", "run_start": run, "time": 2.0, "exit_status": "success"})
+            writer("stop", stop_doc(run))
     second = Catalog(root)[2]
     assert names(list(second.documents())) == ["start", "descriptor", "datum", "event", "stop"]
     with pytest.raises(UnfillableError, match=r"Resource r .* came in none of its documents"):
@@ -517,9 +519,7 @@ def test_foreign_assets_replayed_into_another_root_are_found_where_they_lie(
     root: Path, tmp_path: Path, assets: Path
 ) -> None:
     run = feed(root, rendered("external_assets.json", assets))
-    with FileWriter(tmp_path / "second") as writer:
-        replay(run, writer)
-    second = newest(tmp_path / "second")
+    second = into(run, tmp_path / "second")
     assert list(second.documents()) == list(run.documents())
     for name in run:
         for key in run[name].image_keys:

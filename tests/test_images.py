@@ -21,7 +21,7 @@ from gently_bluesky import Catalog, FileWriter
 from gently_bluesky.errors import BadVolumeError, GeometryError, VolumeMissingError
 from gently_bluesky.read.images import ImageSeries
 from gently_bluesky.read.run import Run, Stream
-from tests.data_rig import SHAPE, Camera, connected, inline, record, volume
+from tests.data_rig import SHAPE, Camera, connected, inline, record, taken, volume
 
 Plan = Iterator[Msg]
 EVENTS = 5
@@ -271,12 +271,7 @@ def test_what_a_volume_shows_is_a_coordinate_of_its_dataset(root: Path) -> None:
 
     def plan(writer: FileWriter) -> Plan:
         camera = Camera("cam", writer, embryo="", timepoint=0, good=True, x_um=1.5)
-        yield from bps.open_run()
-        for timepoint in (0, 1):
-            for embryo in ("e1", "e2"):
-                camera.scalars |= {"embryo": embryo, "timepoint": timepoint}
-                yield from bps.trigger_and_read([camera])
-        yield from bps.close_run()
+        return taken(camera, *({"embryo": embryo, "timepoint": t} for t in (0, 1) for embryo in ("e1", "e2")))
 
     stream = record(root, plan)["primary"]
     for data in (stream.read(), stream.read(["x_um", "cam_image"]), stream.read(["embryo", "x_um", "cam_image"])):
@@ -308,12 +303,7 @@ def test_a_dataset_of_a_stream_without_events_is_empty(root: Path) -> None:
 @pytest.fixture
 def with_bad(root: Path) -> Run:
     def plan(writer: FileWriter) -> Plan:
-        camera = Camera("cam", writer, good=True)
-        yield from bps.open_run()
-        for i in range(4):
-            camera.scalars["good"] = i != 2
-            yield from bps.trigger_and_read([camera])
-        yield from bps.close_run()
+        return taken(Camera("cam", writer, good=True), *({"good": i != 2} for i in range(4)))
 
     return record(root, plan)
 
@@ -420,11 +410,7 @@ class Zooming(Camera):
 def test_a_spacing_that_each_event_says_is_that_of_its_volume(root: Path) -> None:
     def plan(writer: FileWriter) -> Plan:
         camera = Zooming("cam", writer, cam_z_step_um=1.5)
-        yield from bps.open_run()
-        for step in (1.5, 1.5, 2.0):
-            camera.scalars["cam_z_step_um"] = step
-            yield from bps.trigger_and_read([camera])
-        yield from bps.close_run()
+        return taken(camera, *({"cam_z_step_um": step} for step in (1.5, 1.5, 2.0)))
 
     images = record(root, plan)["primary"].images("cam_image")
     assert images.voxel_size_um_of(0) == (1.5, 0.25, 0.125)

@@ -26,6 +26,7 @@ from tests.data_rig import (
     hold_pixels,
     hold_together,
     inline,
+    into,
     journal,
     manifest,
     names,
@@ -39,14 +40,6 @@ from tests.devices_rig import Documents
 from tests.test_writer_streaming import Flyer
 
 Plan = Iterator[Msg]
-
-
-def into(source: Any, root: Path, **options: Any) -> Run:
-    """Replay into a writer with another root."""
-    fill = options.pop("fill", False)
-    with FileWriter(root, **options) as writer:
-        replay(source, writer, fill=fill)
-    return newest(root)
 
 
 @pytest.fixture
@@ -131,7 +124,7 @@ def test_filled_documents_hold_arrays_and_say_nothing_of_files(run: Run) -> None
 
 
 def test_filled_into_a_second_writer_the_pixels_are_stored_again(run: Run, tmp_path: Path) -> None:
-    second = into(run, tmp_path / "second", fill=True, inline_limit_bytes=100)
+    second = into(run, tmp_path / "second", fill=True)
     hold_equal_pixels(run, second)
     hold_pixels(second)
     hold_together(list(second.documents()))
@@ -147,8 +140,8 @@ def test_filled_into_a_second_writer_the_pixels_are_stored_again(run: Run, tmp_p
 
 
 def test_filled_once_more_from_the_copy_it_is_still_the_same(run: Run, tmp_path: Path) -> None:
-    second = into(run, tmp_path / "second", fill=True, inline_limit_bytes=100)
-    third = into(second, tmp_path / "third", fill=True, inline_limit_bytes=100)
+    second = into(run, tmp_path / "second", fill=True)
+    third = into(second, tmp_path / "third", fill=True)
     hold_equal_pixels(run, third)
     assert len(manifest(third.folder)) == len(manifest(second.folder))
 
@@ -175,14 +168,14 @@ def test_filled_documents_of_a_rewound_run_hold_the_array_of_each_event(root: Pa
     assert [event["seq_num"] for event in events] == [1, 1]
     for i, event in enumerate(events):
         np.testing.assert_array_equal(event["data"]["cam_image"], volume(i))
-    second = into(run, tmp_path / "second", fill=True, inline_limit_bytes=100)
+    second = into(run, tmp_path / "second", fill=True)
     hold_equal_pixels(run, second)
     assert len(manifest(second.folder)) == 2
 
 
 def test_bad_volumes_are_replayed_as_bad_volumes(root: Path, tmp_path: Path) -> None:
     run = record(root, lambda writer: bp.count([Camera("cam", writer, good=False)]))
-    second = into(run, tmp_path / "second", fill=True, inline_limit_bytes=100)
+    second = into(run, tmp_path / "second", fill=True)
     np.testing.assert_array_equal(second["primary"].images("cam_image").volume(0, include_bad=True), volume(0))
     assert Catalog(tmp_path / "second").volumes() == []
 
@@ -194,7 +187,7 @@ def test_pages_of_events_are_filled_too(root: Path, tmp_path: Path) -> None:
     paged = [pair for pair in documents if pair[0] not in {"event", "stop"}]
     second = feed(tmp_path / "paged", [*paged, ("event_page", page), documents[-1]])
     hold_equal_pixels(run, second)
-    third = into(second, tmp_path / "third", fill=True, inline_limit_bytes=100)
+    third = into(second, tmp_path / "third", fill=True)
     hold_equal_pixels(run, third)
 
 
@@ -232,7 +225,7 @@ def test_a_stream_that_was_declared_and_has_no_events_is_replayed_as_it_is(root:
         yield from bps.close_run()
 
     run = record(root, plan)
-    second = into(run, tmp_path / "second", fill=True, inline_limit_bytes=100)
+    second = into(run, tmp_path / "second", fill=True)
     assert set(second) == set(run) == {"primary", "later", "fly"}
     for name in ("later", "fly"):
         assert second[name].descriptors == run[name].descriptors
