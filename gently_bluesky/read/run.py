@@ -132,8 +132,9 @@ class Run:
     def damage(self) -> str | None:
         """Where the journal is damaged, and what to do; None if it is not.
 
-        Documents and streams of a damaged run raise a JournalError that says the same. Only what parses and
-        refers to what came before it can be told from damage: a number that became another number cannot.
+        Documents and streams of a damaged run raise a JournalError that says the same. Damage is a line that is
+        not what was written, a document that refers to nothing before it, or the want of the stop document that
+        the index knows.
         """
         self._good_part()
         return self._damage
