@@ -11,6 +11,7 @@ from typing import Any, Literal
 from ophyd import Kind, Signal
 from ophyd.utils import LimitError
 
+from devices.monitored import Monitored
 from gently_bluesky.errors import PresetError
 
 type_names = {"f": "number", "i": "integer", "U": "string"}
@@ -19,7 +20,7 @@ Bounds = tuple[float, float]
 DType = Literal["<f8", "<i8", "<U"]
 
 
-class DeclaredSignal(Signal):  # type: ignore[misc]
+class DeclaredSignal(Monitored, Signal):  # type: ignore[misc]
     """A signal whose description, bounds and choices are declared.
 
     Parameters
@@ -152,32 +153,6 @@ class DeclaredSignal(Signal):  # type: ignore[misc]
             return self._dtype_numpy
         return f"<U{max((len(choice) for choice in self.choices), default=64)}"
 
-    def subscribe(self, callback: Callable[..., object], event_type: str | None = None, run: bool = True) -> int:
-        """Call back with every new value, and with the value now if `run`.
-
-        Parameters
-        ----------
-        callback
-            Called as ophyd calls it.
-        event_type
-            Absent, or "value": of the value.
-        run
-            Whether to call it at once.
-
-        Returns
-        -------
-        int
-            For `unsubscribe`.
-
-        Raises
-        ------
-        ReadingError
-            The value now could not be had.
-        """
-        if run and event_type in (None, self.SUB_VALUE):
-            seed(self, self.SUB_VALUE, self.get(), self._read_at())
-        return int(super().subscribe(callback, event_type=event_type, run=run))
-
     def read(self) -> dict[str, dict[str, Any]]:
         """Reading of the signal: value and seconds since the epoch.
 
@@ -186,17 +161,21 @@ class DeclaredSignal(Signal):  # type: ignore[misc]
         ReadingError
             The value could not be had.
         """
-        return {self.name: {"value": self.get(), "timestamp": self._read_at()}}
+        value, timestamp = self.reading_now()
+        return {self.name: {"value": value, "timestamp": timestamp}}
+
+    def reading_now(self) -> tuple[Any, float]:
+        """Value of the signal, and seconds since the epoch.
+
+        Raises
+        ------
+        ReadingError
+            The value could not be had.
+        """
+        return self.get(), self._read_at()
 
     def _read_at(self) -> float:
         return float(self.timestamp)
-
-
-def seed(device: Any, event_type: str, value: Any, timestamp: float) -> None:
-    """Let the next subscription begin with a value, without telling those who are subscribed already."""
-    # ophyd calls back at once with what was told last, and not at all where nothing ever was.
-    told = {"value": value, "timestamp": timestamp, "sub_type": event_type, "obj": device}
-    device._args_cache[event_type] = ((), told)
 
 
 def _is_number(value: Any, *, whole: bool) -> bool:

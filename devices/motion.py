@@ -8,19 +8,20 @@ stage at a time, however many of its axes are asked to move and in whichever ord
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ophyd import Device
 
 from devices.cleanup import clean_up_after
 from devices.clock import Clock
-from devices.declared import seed
+from devices.monitored import Monitored
 from devices.status import ProgressStatus
 from gently_bluesky.errors import MoveError, MoveTimeoutError
 
 POLL_S = 0.01
 
 
-class Positioned(Device):  # type: ignore[misc]
+class Positioned(Monitored, Device):  # type: ignore[misc]
     """A device with a position that can be monitored.
 
     A subclass has a `connection`, for its clock, and a `position`.
@@ -29,31 +30,15 @@ class Positioned(Device):  # type: ignore[misc]
     SUB_READBACK = "readback"
     _default_sub = SUB_READBACK
 
-    def subscribe(self, callback: Callable[..., object], event_type: str | None = None, run: bool = True) -> int:
-        """Call back with every position that it is seen at, and with the one now if `run`.
-
-        Parameters
-        ----------
-        callback
-            Called as ophyd calls it.
-        event_type
-            Absent, or "readback": of the position.
-        run
-            Whether to call it at once.
-
-        Returns
-        -------
-        int
-            For `unsubscribe`.
+    def reading_now(self) -> tuple[Any, float]:
+        """Where it is, and seconds since the epoch.
 
         Raises
         ------
         ReadingError
             It did not say where it is.
         """
-        if run and event_type in (None, self.SUB_READBACK):
-            seed(self, self.SUB_READBACK, self.position, self.connection.clock.time())
-        return int(super().subscribe(callback, event_type=event_type, run=run))
+        return self.position, self.connection.clock.time()
 
 
 class Mover(Positioned):
