@@ -1,0 +1,46 @@
+"""One frame of one camera."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
+
+from gently_bluesky.plans.microscope import Plan
+
+
+def snap(
+    camera: Any,
+    *,
+    exposure_ms: float | None = None,
+    also: Sequence[Any] = (),
+    md: Mapping[str, Any] | None = None,
+) -> Plan:
+    """Take one frame with one camera: one run, one event.
+
+    Parameters
+    ----------
+    camera
+        Any camera of the microscope, e.g. ``dispim.bottom_camera``.
+    exposure_ms
+        As it is, if not given.
+    also
+        Devices to read in the event, e.g. ``[dispim.xy_stage]``.
+    md
+        Goes into the start document: session, embryo, purpose ...
+
+    Returns
+    -------
+    str
+        The run's uid, as the plan's result.
+    """
+
+    @bpp.stage_decorator([camera])
+    @bpp.run_decorator(md={"plan_name": "snap", **(md or {})})
+    def one() -> Plan:
+        yield from bps.checkpoint()
+        yield from bps.trigger_and_read([camera, *also])
+
+    if exposure_ms is not None:
+        yield from bps.mv(camera.exposure_ms, exposure_ms)
+    return (yield from one())

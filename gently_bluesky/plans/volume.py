@@ -1,0 +1,77 @@
+"""One volume, where the stage is."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
+
+from gently_bluesky.plans.checks import check_channels, check_identity
+from gently_bluesky.plans.microscope import Microscope, Plan, Views
+from gently_bluesky.plans.steps import Identity, configure, dark_afterwards, select, without_none
+from gently_bluesky.read.catalog import Catalog
+
+
+def acquire_volume(
+    dispim: Microscope,
+    *,
+    session: str | None = None,
+    embryo: str | None = None,
+    timepoint: int | None = None,
+    catalog: Catalog | None = None,
+    channel: str | None = None,
+    views: Views | None = None,
+    num_slices: int | None = None,
+    z_step_um: float | None = None,
+    exposure_ms: float | None = None,
+    also: Sequence[Any] = (),
+    md: Mapping[str, Any] | None = None,
+) -> Plan:
+    """Take one volume where the stage is: one run, one event.
+
+    Parameters
+    ----------
+    dispim
+        The microscope.
+    session, embryo
+        What it shows; absent from the documents, if not given.
+    timepoint
+        From 0; if not given, the next one of the embryo in the session that `catalog` knows, else absent.
+    catalog
+        Asked for the next timepoint.
+    channel
+        The laser preset; the one that is selected, if not given.
+    views, num_slices, z_step_um, exposure_ms
+        Of the detector; as they are, if not given.
+    also
+        Further devices to read in the event.
+    md
+        Goes into the start document.
+
+    Returns
+    -------
+    str
+        The run's uid, as the plan's result.
+    """
+    check_identity(session=session, embryo=embryo)
+    check_channels(dispim, [] if channel is None else [channel])
+    identity = Identity()
+    if timepoint is None and catalog is not None and session is not None and embryo is not None:
+        timepoint = catalog.next_timepoint(session, embryo)
+    said = {"session": session, "embryo": embryo, "timepoint": timepoint}
+    known = [signal for signal in identity.signals()[:2] if said[signal.name] is not None]
+    start = {"plan_name": "acquire_volume", **without_none(said), **(md or {})}
+
+    @bpp.stage_decorator([dispim.spim])
+    @bpp.run_decorator(md=start)
+    def one() -> Plan:
+        for signal in known:
+            yield from bps.abs_set(signal, said[signal.name], wait=True)
+        yield from select(dispim, identity, channel)
+        yield from bps.checkpoint()
+        yield from bps.trigger_and_read(
+            [dispim.spim, dispim.xy_stage, dispim.z_stage, *known, identity.channel, *also]
+        )
+
+    yield from configure(dispim.spim, views, num_slices, z_step_um, exposure_ms)
+    return (yield from dark_afterwards(dispim, one()))
