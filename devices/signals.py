@@ -4,7 +4,7 @@ A reading that fails raises; it never becomes a number. Nothing here knows which
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ophyd import Kind
@@ -74,6 +74,20 @@ class Setting(DeclaredSignal):
         status = CausedStatus(self)
         status.set_finished()
         return status
+
+
+Told = Callable[[Setting], Any]
+"""Gives the value of a setting."""
+
+
+def as_told(setting: Setting) -> Any:
+    """Give what a setting was told."""
+    return setting.get()
+
+
+def as_if_told(wanted: Mapping[Setting, Any]) -> Told:
+    """Give what settings would be if they were told this; what is not named is as it is."""
+    return lambda setting: wanted[setting] if setting in wanted else setting.get()
 
 
 class CoreSignal(DeclaredSignal):

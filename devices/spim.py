@@ -19,14 +19,12 @@ from devices.configuration import Configuration, SpimSettings
 from devices.core import Connection
 from devices.exposing import ExposingDevice
 from devices.laser import Laser
-from devices.outlet import PIXELS
 from devices.scan import ScanProgram
 from devices.sequence import take_frames
-from devices.signals import CoreSignal, Derived, Setting
+from devices.signals import CoreSignal, Derived, Setting, Told, as_if_told, as_told
 from devices.stage import LinearAxis, XYStage
 from devices.status import CausedStatus, FramesStatus
 from devices.view import Arm, View
-from gently_bluesky.errors import AcquisitionError
 from gently_bluesky.protocols import Sink, VolumeMetadata
 
 TIMING = {
@@ -180,14 +178,32 @@ class Spim(ExposingDevice):
         for view in (self.a, self.b):
             view.kind = Kind.normal if view.view in wanted else Kind.omitted
 
-    def active_views(self) -> list[View]:
+    def active_views(self, told: Told = as_told) -> list[View]:
         """The views that a trigger takes, in the order in which they are scanned."""
-        return [view for view in (self.a, self.b) if view.view in str(self.views.get())]
+        return [view for view in (self.a, self.b) if view.view in str(told(self.views))]
 
     def volume_shape(self) -> tuple[int, int, int]:
         """Shape of the next volume of each view, (z, y, x)."""
         _, _, width, height = self.roi.get()
         return int(self.num_slices.get()), int(height), int(width)
+
+    def check_settings(self, wanted: Mapping[Setting, Any]) -> None:
+        """Refuse settings with which no volume can be taken; nothing is changed.
+
+        Parameters
+        ----------
+        wanted
+            Settings of this detector or of its views, and what each is to be told; the others are as they are.
+
+        Raises
+        ------
+        PresetError, LimitError
+            One of them must not be this, or together they lead piezo or galvo out of their limits or leave a
+            camera no time to read out.
+        """
+        for setting, value in wanted.items():
+            setting.check_value(value)
+        self._program(as_if_told(wanted))
 
     def expose(self) -> None:
         """Take one volume of each active view.
@@ -203,13 +219,10 @@ class Spim(ExposingDevice):
         """
         core = self.connection.core
         views = self.active_views()
-        program = self._program(views)
+        program = self._program(as_told)
         external = self.trigger_by == "external"
-        if external:
-            self._check_exposure(views, program.period_ms)
         for view in views:
             view.set_up_camera(self.roi.get(), float(self.exposure_ms.get()), external=external)
-        self._check_same_frames(views)
         try:
             if external:
                 program.load(core)
@@ -256,18 +269,24 @@ class Spim(ExposingDevice):
         if isinstance(self._status, FramesStatus):
             self._status.tell(count)
 
-    def _program(self, views: list[View]) -> ScanProgram:
-        return ScanProgram(
-            sides=[view.side() for view in views],
-            slices=int(self.num_slices.get()),
-            sheet_width_deg=float(self.sheet_width_deg.get()),
-            sheet_offset_deg=float(self.sheet_offset_deg.get()),
-            timing_ms={name: float(getattr(self, signal).get()) for signal, name in TIMING.items()},
+    def _program(self, told: Told) -> ScanProgram:
+        """Give the scan that the settings ask for, if it can be."""
+        views = self.active_views(told)
+        program = ScanProgram(
+            sides=[view.side(told) for view in views],
+            slices=int(told(self.num_slices)),
+            sheet_width_deg=float(told(self.sheet_width_deg)),
+            sheet_offset_deg=float(told(self.sheet_offset_deg)),
+            timing_ms={name: float(told(getattr(self, signal))) for signal, name in TIMING.items()},
         )
+        for view, side in zip(views, program.sides, strict=True):
+            view.check_scan(side, program)
+        if self.trigger_by == "external":
+            self._check_exposure(views, float(told(self.exposure_ms)), program.period_ms)
+        return program
 
-    def _check_exposure(self, views: list[View], period_ms: float) -> None:
+    def _check_exposure(self, views: list[View], exposure: float, period_ms: float) -> None:
         """See that every pulse finds its camera waiting: one that still exposes or reads out misses it."""
-        exposure = float(self.exposure_ms.get())
         slowest = max((view.arm.camera for view in views), key=lambda camera: camera.readout_ms)
         most = period_ms - slowest.readout_ms
         if exposure > most + 1e-6:
@@ -277,20 +296,6 @@ class Spim(ExposingDevice):
                 f"{most:g}, or the camera would miss triggers; for longer exposures set {self.name}_"
                 f"scan_duration_ms (and laser_duration_ms) longer"
             )
-
-    def _check_same_frames(self, views: list[View]) -> None:
-        """See that all cameras will deliver what was asked for."""
-        # They share one buffer: MMCore mixes up frames of different sizes, in silence.
-        core = self.connection.core
-        _, height, width = self.volume_shape()
-        for view in views:
-            core.setCameraDevice(view.label)
-            found = (core.getImageHeight(), core.getImageWidth(), core.getBytesPerPixel())
-            if found != (height, width, PIXELS.itemsize):
-                raise AcquisitionError(
-                    f"{view.name} ({view.label}): would deliver frames of {found[0]} x {found[1]} (y, x) with "
-                    f"{found[2]} bytes a pixel; asked for are {height} x {width} with {PIXELS.itemsize}"
-                )
 
     def _metadata_of_volume(self) -> VolumeMetadata:
         x, y = self._xy_stage.position

@@ -16,10 +16,10 @@ from ophyd.utils import LimitError
 from devices.camera import mean_counts, optional_property
 from devices.configuration import AxisSettings, CameraSettings, ScannerSettings
 from devices.core import Connection
-from devices.outlet import Outlet
-from devices.scan import Side
+from devices.outlet import PIXELS, Outlet
+from devices.scan import ScanProgram, Side
 from devices.sequence import Take
-from devices.signals import CoreSignal, Derived, Setting
+from devices.signals import CoreSignal, Derived, Setting, Told, as_told
 from gently_bluesky.errors import AcquisitionError, ReadingError
 from gently_bluesky.protocols import Sink, Volume, VolumeMetadata
 
@@ -146,12 +146,12 @@ class View(Device):  # type: ignore[misc]
     @property
     def piezo_range_um(self) -> float:
         """Way of the piezo from the first plane to the last, in micrometer."""
-        return (self.planes - 1) * float(self.parent.z_step_um.get())
+        return self.side().piezo_amplitude_um
 
     @property
     def galvo_range_deg(self) -> float:
         """Way of the galvo from the first plane to the last, in degree."""
-        return self.piezo_range_um / float(self.calibration_um_per_deg.get())
+        return self.side().galvo_amplitude_deg
 
     @property
     def last_times(self) -> NDArray[np.float64]:
@@ -172,26 +172,57 @@ class View(Device):  # type: ignore[misc]
         core = self.connection.core
         return f"{core.getDeviceLibrary(self.label)}.{core.getDeviceName(self.label)}"
 
-    def side(self) -> Side:
+    def side(self, told: Told = as_told) -> Side:
         """How this view is to be scanned.
+
+        Parameters
+        ----------
+        told
+            What the settings are; what they are now, if not given.
+        """
+        range_um = (int(told(self.parent.num_slices)) - 1) * float(told(self.parent.z_step_um))
+        return Side(
+            view=self.view,
+            scanner=self.arm.scanner.label,
+            piezo=self.arm.piezo.label,
+            galvo_amplitude_deg=range_um / float(told(self.calibration_um_per_deg)),
+            galvo_offset_deg=float(told(self.galvo_offset_deg)),
+            piezo_amplitude_um=range_um,
+            piezo_offset_um=float(told(self.piezo_offset_um)),
+        )
+
+    def check_scan(self, side: Side, program: ScanProgram) -> None:
+        """Refuse a scan that leaves the limits of piezo or galvo.
+
+        Parameters
+        ----------
+        side
+            How this view would be scanned.
+        program
+            Of which it is a part.
 
         Raises
         ------
         LimitError
-            Piezo or galvo would leave its limits.
+            It would; the message says from where to where, what is allowed, and which settings to change.
         """
-        side = Side(
-            view=self.view,
-            scanner=self.arm.scanner.label,
-            piezo=self.arm.piezo.label,
-            galvo_amplitude_deg=self.galvo_range_deg,
-            galvo_offset_deg=float(self.galvo_offset_deg.get()),
-            piezo_amplitude_um=self.piezo_range_um,
-            piezo_offset_um=float(self.piezo_offset_um.get()),
-        )
-        self._check("piezo", side.piezo_offset_um, side.piezo_amplitude_um, self.arm.piezo.limits_um, "um")
-        self._check("galvo", side.galvo_offset_deg, side.galvo_amplitude_deg, self.arm.scanner.limits_deg, "deg")
-        return side
+        galvo, own, shared = self.arm.scanner.limits_deg, self.name, self.parent.name
+        planes = f"{program.slices} planes need"
+        fewer = f"set {shared}_num_slices or {shared}_z_step_um smaller, or {own}"
+        sheet = f"set {shared}_sheet_width_deg or {shared}_sheet_offset_deg smaller"
+        for what, offset, width, limits, unit, do in (
+            (f"{planes} the piezo", side.piezo_offset_um, side.piezo_amplitude_um, self.arm.piezo.limits_um, "um",
+             f"{fewer}_piezo_offset_um nearer to the middle"),
+            (f"{planes} the galvo", side.galvo_offset_deg, side.galvo_amplitude_deg, galvo, "deg",
+             f"{fewer}_galvo_offset_deg nearer to the middle"),
+            ("the sheet needs the galvo", program.sheet_offset_deg, program.sheet_width_deg, galvo, "deg", sheet),
+        ):  # fmt: skip
+            low, high = sorted((offset - width / 2, offset + width / 2))
+            if low < limits[0] or high > limits[1]:
+                raise LimitError(
+                    f"{own}: {what} from {low:g} to {high:g} {unit}, "
+                    f"allowed are {limits[0]:g} to {limits[1]:g}; {do}"
+                )
 
     def set_up_camera(self, roi: Sequence[int], exposure_ms: float, *, external: bool) -> None:
         """Bring the camera to what the volume needs, and see that it is.
@@ -231,6 +262,7 @@ class View(Device):  # type: ignore[misc]
             )
         for name, value in (camera.external if external else camera.internal).items():
             core.setProperty(self.label, name, value)
+        self._check_frames(height=wanted[3], width=wanted[2])
 
     def open(self, shape: tuple[int, int, int], more: VolumeMetadata) -> Take:
         """Make room for a volume, and say how its frames are to be taken.
@@ -295,10 +327,14 @@ class View(Device):  # type: ignore[misc]
         """Readings of the last volume."""
         return {**super().read(), **self.outlet.read(self.name, float(self.last_times[-1]))}
 
-    def _check(self, what: str, offset: float, amplitude: float, limits: tuple[float, float], unit: str) -> None:
-        low, high = sorted((offset - amplitude / 2, offset + amplitude / 2))
-        if low < limits[0] or high > limits[1]:
-            raise LimitError(
-                f"{self.name}: {self.planes} planes need the {what} from {low:g} to {high:g} {unit}, "
-                f"allowed are {limits[0]:g} to {limits[1]:g}"
+    def _check_frames(self, *, height: int, width: int) -> None:
+        """See that the camera will deliver what was asked for."""
+        # Cameras share one buffer: MMCore mixes up frames of different sizes, in silence.
+        core = self.connection.core
+        core.setCameraDevice(self.label)
+        found = (core.getImageHeight(), core.getImageWidth(), core.getBytesPerPixel())
+        if found != (height, width, PIXELS.itemsize):
+            raise AcquisitionError(
+                f"{self.name} ({self.label}): would deliver frames of {found[0]} x {found[1]} (y, x) with "
+                f"{found[2]} bytes a pixel; asked for are {height} x {width} with {PIXELS.itemsize}"
             )

@@ -362,6 +362,20 @@ def test_a_setting_of_a_volume_that_leaves_the_piezo_is_refused_before_the_light
     assert "-249.5 to 249.5" in of(documents, "stop")[0]["reason"]
 
 
+def test_settings_are_checked_together_and_nothing_is_changed() -> None:
+    """A sheet beyond the galvo, a scan beyond the piezo of a view that is not selected yet."""
+    spim = simulated().spim
+    spim.check_settings({spim.num_slices: 400})
+    before = spim.views.get(), spim.num_slices.get(), spim.sheet_width_deg.get()
+    with pytest.raises(LimitError, match=r"spim_b: 6 planes need the piezo from 190\.5 to 202\.5"):
+        spim.check_settings({spim.views: "AB", spim.b.piezo_offset_um: 196.5, spim.z_step_um: 2.4})
+    spim.check_settings({spim.views: "A", spim.b.piezo_offset_um: 196.5, spim.z_step_um: 2.4})
+    expected = "the sheet needs the galvo from -1 to 6 deg, allowed are -5 to 5; set spim_sheet_width_deg or"
+    with pytest.raises(LimitError, match=expected):
+        spim.check_settings({spim.sheet_width_deg: 7.0, spim.sheet_offset_deg: 2.5})
+    assert (spim.views.get(), spim.num_slices.get(), spim.sheet_width_deg.get()) == before
+
+
 def test_readings_of_the_hardware_that_cannot_be_set_refuse_to_be() -> None:
     spim = simulated().spim
     with pytest.raises(Exception, match=r"spim_a_piezo_amplitude_um is read from .* and cannot be set"):

@@ -183,14 +183,131 @@ def test_a_plan_that_cannot_be_is_refused_before_anything_moves(
         assert len(Catalog(writer.root)) == 0
 
 
+BENT = Embryo(
+    name="bent",
+    x_um=0.0,
+    y_um=0.0,
+    calibration={"B": Calibration(piezo_offset_um=199.0, galvo_offset_deg=0.0, um_per_deg=100.0)},
+)
+STEEP = Embryo(
+    name="steep",
+    x_um=0.0,
+    y_um=0.0,
+    calibration={"A": Calibration(piezo_offset_um=0.0, galvo_offset_deg=4.99, um_per_deg=2.0)},
+)
+FLAT = Embryo(
+    name="flat",
+    x_um=0.0,
+    y_um=0.0,
+    calibration={"A": Calibration(piezo_offset_um=0.0, galvo_offset_deg=0.0, um_per_deg=0.0)},
+)
+
+
+@pytest.mark.parametrize(
+    ("embryos", "options", "error", "match"),
+    [
+        (
+            [E1],
+            {"num_slices": 50, "z_step_um": 10.0},
+            LimitError,
+            r"embryo 'e1': spim_a: 50 planes need the piezo from -245 to 245 um, allowed are -200 to 200; set "
+            r"spim_num_slices or spim_z_step_um smaller, or spim_a_piezo_offset_um nearer to the middle",
+        ),
+        ([E1, BENT], {"views": "AB"}, LimitError, "embryo 'bent': spim_b: 6 planes need the piezo from 196.5 to"),
+        ([E1, STEEP], {}, LimitError, "embryo 'steep': spim_a: 6 planes need the galvo from 3.74 to 6.24 deg"),
+        ([E1, FLAT], {}, LimitError, "embryo 'flat': spim_a: a slope of 0 um per degree"),
+        ([E1], {"exposure_ms": 50.0}, LimitError, "spim_exposure_ms: asked for 50; a plane takes 13 ms"),
+        ([E1], {"exposure_ms": 1e6}, LimitError, "spim_exposure_ms: asked for 1e"),
+        ([E1], {"z_step_um": 0.0}, LimitError, "spim_z_step_um: asked for 0"),
+        ([E1], {"num_slices": 2.5}, LimitError, "spim_num_slices: 2.5 is not a whole number"),
+        ([E1], {"views": "C"}, PresetError, "spim_views: 'C' is not a choice; there are 'A', 'B', 'AB'"),
+        ([E1, Embryo(name="far", x_um=9999.0, y_um=0.0)], {}, LimitError, "embryo 'far': xy_stage_x: asked for"),
+        ([E1, Embryo(name="deep", x_um=0.0, y_um=0.0, z_um=999.0)], {}, LimitError, "embryo 'deep': z_stage: "),
+        ([E1], {"channels": ["561 only", "488 only"]}, PresetError, "488 nm at 9.09 percent, allowed are 2 to 6"),
+    ],
+    ids=[
+        "a z step beyond the piezo",
+        "a calibration beyond the piezo of view B",
+        "a calibration beyond the galvo",
+        "no slope",
+        "an exposure longer than a plane",
+        "an exposure longer than any",
+        "no z step",
+        "half a plane",
+        "no such view",
+        "x outside",
+        "z outside",
+        "a power that somebody else set",
+    ],
+)
+def test_what_cannot_be_taken_is_found_before_the_first_document(
+    root: Path, embryos: list[Embryo], options: dict[str, Any], error: type[Exception], match: str
+) -> None:
+    """At any embryo, view or channel; nothing has moved, and no setting has changed."""
+    with microscope(root) as (engine, dispim, writer):
+        dispim.core.setProperty("LaserPower488", "PowerSetpoint(%)", "9.09")
+        documents: list[str] = []
+        subscribe(engine, lambda name, doc: documents.append(name))
+
+        def state() -> Any:
+            spim = dispim.spim
+            told = [each.get() for each in (spim.views, spim.num_slices, spim.z_step_um, spim.exposure_ms)]
+            return told, dispim.xy_stage.position, dispim.z_stage.position, dispim.laser.position
+
+        before = state()
+        chosen = {"channels": ["561 only"], **options}
+        with pytest.raises(error, match=match):
+            engine(acquire_timelapse(dispim, embryos, session="s", count=1, **chosen))
+        with pytest.raises(error, match=match):
+            check_limits(acquire_timelapse(dispim, embryos, session="s", count=1, **chosen))
+        assert documents == []
+        assert state() == before
+        assert len(Catalog(writer.root)) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"num_slices": 50, "z_step_um": 10.0, "channel": "561 only"}, LimitError, "from -245 to 245 um"),
+        ({"exposure_ms": 50.0, "channel": "561 only"}, LimitError, r"at most 12\.5"),
+        ({"channel": "405 only"}, PresetError, "'405 only' is not a choice"),
+        ({"channel": "488 only"}, PresetError, "488 nm at 9.09 percent"),
+        ({}, PresetError, "488 nm at 9.09 percent"),
+    ],
+    ids=["a z step", "an exposure", "a preset misspelled", "a power", "the power of what is selected"],
+)
+def test_a_volume_that_cannot_be_taken_is_found_before_the_first_document(
+    root: Path, options: dict[str, Any], error: type[Exception], match: str
+) -> None:
+    with microscope(root) as (engine, dispim, _):
+        dispim.core.setProperty("LaserPower488", "PowerSetpoint(%)", "9.09")
+        documents: list[str] = []
+        subscribe(engine, lambda name, doc: documents.append(name))
+        with pytest.raises(error, match=match):
+            engine(acquire_volume(dispim, **options))
+        assert documents == []
+
+
+def test_check_limits_passes_a_plan_that_can_be(root: Path) -> None:
+    with microscope(root) as (_, dispim, _):
+        check_limits(acquire_timelapse(dispim, [E1, E2], session="s", count=2, channels=["488 only"]))
+        check_limits(acquire_volume(dispim, num_slices=3))
+
+
 def test_a_power_outside_its_bounds_is_refused(root: Path) -> None:
     with microscope(root) as (engine, dispim, _), pytest.raises(LimitError, match=r"9\.09"):
         engine(bps.mv(dispim.laser.power_488_percent, 9.09))
 
 
 def test_check_limits_sees_a_scan_that_leaves_the_stage(root: Path) -> None:
-    with microscope(root) as (_, dispim, _), pytest.raises(LimitError):
-        check_limits(bp.scan([dispim.spim], dispim.piezo_a, 0, 500, 3))
+    with microscope(root) as (_, dispim, _):
+        for plan, match in (
+            (bp.scan([dispim.spim], dispim.piezo_a, 0, 500, 3), "piezo_a: asked for 250"),
+            (bps.mv(dispim.xy_stage, (0.0, 9999.0)), "xy_stage_y: asked for 9999"),
+            (bps.mv(dispim.fdrive, 29.0), "fdrive: asked for 29"),
+        ):
+            with pytest.raises(LimitError, match=match):
+                check_limits(plan)
 
 
 def test_a_failed_volume_fails_the_run_with_its_cause_and_leaves_what_came_before(root: Path) -> None:

@@ -1,6 +1,8 @@
 """What is refused before a run opens."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 from gently_bluesky.plans.embryo import Calibration, Embryo
@@ -26,24 +28,34 @@ def check_identity(**said: Any) -> None:
             raise TypeError(f"{name} is {value!r}; it must be text that is not empty, e.g. {name}='embryo_3'.")
 
 
-def check_channels(dispim: Microscope, channels: Sequence[str]) -> None:
-    """Refuse channels that cannot be taken.
+def channels_of(dispim: Microscope, asked: Sequence[str] | None) -> list[str]:
+    """Say which channels are to be taken, if they can be.
+
+    Parameters
+    ----------
+    dispim
+        The microscope.
+    asked
+        Laser presets; None: the one that is selected.
 
     Raises
     ------
     PresetError
-        Not a preset of the laser.
+        Not a preset of the laser, or one that would light a line outside its bounds.
     ValueError
         One of them twice.
     """
+    channels = [str(dispim.laser.position)] if asked is None else list(asked)
     for channel in channels:
         dispim.laser.check_value(channel)
+        dispim.laser.check_before(channel)
     if len(set(channels)) != len(channels):
-        raise ValueError(f"Each channel can be taken once a round; channels are {list(channels)}.")
+        raise ValueError(f"Each channel can be taken once a round; channels are {channels}.")
+    return channels
 
 
-def check_embryos(dispim: Microscope, embryos: Sequence[Embryo]) -> None:
-    """Refuse embryos that cannot be told apart or reached.
+def check_embryos(embryos: Sequence[Embryo]) -> None:
+    """Refuse embryos that are none, or that cannot be told apart.
 
     Raises
     ------
@@ -51,21 +63,37 @@ def check_embryos(dispim: Microscope, embryos: Sequence[Embryo]) -> None:
         Something else than an Embryo or a Calibration.
     ValueError
         None at all, or two of one name.
-    LimitError
-        One of them is where the stage must not go.
     """
     for embryo in embryos:
         if not isinstance(embryo, Embryo):
             raise TypeError(f"embryos must hold Embryo(name=..., x_um=..., y_um=...), not {embryo!r}.")
         check_identity(embryo=embryo.name)
-        dispim.xy_stage.check_value((embryo.x_um, embryo.y_um))
-        if embryo.z_um is not None:
-            dispim.z_stage.check_value(embryo.z_um)
-        for view, line in embryo.calibration.items():
-            if view not in {"A", "B"} or not isinstance(line, Calibration):
-                raise TypeError(
-                    f"{embryo.name}: calibration must be {{'A': Calibration(...)}}, not {view!r}: {line!r}."
-                )
+        if not _calibrates(embryo.calibration):
+            raise TypeError(
+                f"{embryo.name}: calibration must be {{'A': Calibration(...)}}, not {embryo.calibration!r}."
+            )
     names = [embryo.name for embryo in embryos]
     if not names or len(set(names)) != len(names):
         raise ValueError(f"A time-lapse needs embryos, each with a name of its own; there are {names}.")
+
+
+def check_rounds(count: int, interval_s: float) -> None:
+    """Refuse rounds that cannot be.
+
+    Raises
+    ------
+    ValueError
+        Not a whole count of at least 1, or an interval that is negative or no finite number.
+    """
+    numbers = isinstance(count, Real) and isinstance(interval_s, Real)
+    if not numbers or count < 1 or count % 1 or not 0 <= interval_s < math.inf:
+        raise ValueError(
+            f"A time-lapse needs a whole count of at least 1 and an interval_s of at least 0, "
+            f"not count={count!r}, interval_s={interval_s!r}."
+        )
+
+
+def _calibrates(lines: object) -> bool:
+    return isinstance(lines, Mapping) and all(
+        view in {"A", "B"} and isinstance(line, Calibration) for view, line in lines.items()
+    )

@@ -24,27 +24,37 @@ class Identity:
         return [self.embryo, self.timepoint, self.position, self.channel]
 
 
-def configure(
-    spim: Any, views: Views | None, num_slices: int | None, z_step_um: float | None, exposure_ms: float | None
-) -> Plan:
-    """Tell the detector what was asked for; what is None stays as it is."""
-    # before the run: these decide the geometry, which is constant in a stream
-    wanted = {
-        spim.views: views,
-        spim.num_slices: num_slices,
-        spim.z_step_um: z_step_um,
-        spim.exposure_ms: exposure_ms,
-    }
-    for signal, value in without_none(wanted).items():
-        yield from bps.mv(signal, value)
+def detector_settings(
+    dispim: Microscope,
+    *,
+    views: Views | None,
+    num_slices: int | None,
+    z_step_um: float | None,
+    exposure_ms: float | None,
+) -> dict[Any, Any]:
+    """Settings of the detector, and what was asked for each; what is None is not among them."""
+    spim = dispim.spim
+    return without_none(
+        {spim.views: views, spim.num_slices: num_slices, spim.z_step_um: z_step_um, spim.exposure_ms: exposure_ms}
+    )
 
 
-def select(dispim: Microscope, identity: Identity, channel: str | None) -> Plan:
-    """Select a channel, or keep the one that is selected, and let the identity say which."""
-    if channel is not None:
-        yield from bps.mv(dispim.laser, channel)
-    selected = yield from bps.rd(dispim.laser.preset)
-    yield from bps.mv(identity.channel, selected)
+def tell(settings: Mapping[Any, Any]) -> Plan:
+    """Set each to its value.
+
+    Parameters
+    ----------
+    settings
+        Of the detector: before the run, for those decide the geometry, which is constant in a stream.
+    """
+    for setting, value in settings.items():
+        yield from bps.mv(setting, value)
+
+
+def select(dispim: Microscope, identity: Identity, channel: str) -> Plan:
+    """Select a channel, and let the identity say which."""
+    yield from bps.mv(dispim.laser, channel)
+    yield from bps.mv(identity.channel, channel)
 
 
 def dark_afterwards(dispim: Microscope, plan: Plan) -> Plan:

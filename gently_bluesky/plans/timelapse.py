@@ -1,19 +1,51 @@
 """Volumes of several embryos, again and again."""
 
 import time
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
-from bluesky.utils import Msg
+from ophyd.utils import LimitError
 
-from gently_bluesky.plans.checks import check_channels, check_embryos, check_identity
+from gently_bluesky.plans.checks import channels_of, check_embryos, check_identity, check_rounds
 from gently_bluesky.plans.embryo import Calibration, Embryo
 from gently_bluesky.plans.microscope import Microscope, Plan, Views
-from gently_bluesky.plans.steps import Identity, configure, dark_afterwards, select
+from gently_bluesky.plans.steps import Identity, dark_afterwards, detector_settings, select, tell
 from gently_bluesky.read.catalog import Catalog
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visit:
+    """An embryo, and where everything goes for it."""
+
+    embryo: Embryo
+    stages: Mapping[Any, Any]
+    """Stage, and its target."""
+    settings: Mapping[Any, float]
+    """Setting of a view, and its value."""
+
+    def check(self, spim: Any, detector: Mapping[Any, Any]) -> None:
+        """Refuse what the stages cannot reach, or the detector not scan, with its settings as they will be.
+
+        Raises
+        ------
+        LimitError
+            The message names the embryo.
+        """
+        try:
+            for stage, target in self.stages.items():
+                stage.check_value(target)
+            spim.check_settings({**detector, **self.settings})
+        except LimitError as error:
+            raise LimitError(f"embryo {self.embryo.name!r}: {error}") from error
+
+    def go(self) -> Plan:
+        """Go there, all stages at once."""
+        yield from bps.mv(*chain.from_iterable(self.stages.items()))
+        yield from tell(self.settings)
 
 
 def acquire_timelapse(
@@ -39,7 +71,7 @@ def acquire_timelapse(
     dispim
         The microscope.
     embryos
-        Visited in this order in every round. Their positions are checked before the run begins.
+        Visited in this order in every round.
     session
         Timepoints count from 0 in an embryo of a session.
     count
@@ -68,28 +100,39 @@ def acquire_timelapse(
         No embryos, two of one name, a channel twice, a count or an interval that cannot be.
     TypeError
         Something else than an Embryo, a Calibration, or text for a name.
-    LimitError, PresetError
-        A position or a channel is not allowed; nothing has moved.
+    PresetError
+        There is no such preset, or a power of it is not allowed.
+    LimitError
+        A stage, piezo or galvo would leave its limits at an embryo, which the message names; or a setting is not
+        allowed, or the timings leave no room for the exposure.
+
+    Notes
+    -----
+    All of this is found before the run opens, and before anything is set or moved. `bluesky.simulators.
+    check_limits` finds it as well.
     """
     if isinstance(channels, str):
         channels = [channels]
-    check_embryos(dispim, embryos)
+    check_embryos(embryos)
     check_identity(session=session)
-    check_channels(dispim, channels)
-    if count < 1 or count % 1 or not interval_s >= 0:
-        raise ValueError(
-            f"A time-lapse needs a whole count of at least 1 and an interval_s of at least 0, "
-            f"not count={count!r}, interval_s={interval_s!r}."
-        )
+    check_rounds(count, interval_s)
+    taken = channels_of(dispim, channels or None)
+    settings = detector_settings(
+        dispim, views=views, num_slices=num_slices, z_step_um=z_step_um, exposure_ms=exposure_ms
+    )
+    z_um, calibration = float(dispim.z_stage.position), _calibration_of(dispim)
+    visits = [_visit(dispim, embryo, z_um, calibration) for embryo in embryos]
+    for visit in visits:
+        visit.check(dispim.spim, settings)
     first = {embryo.name: catalog.next_timepoint(session, embryo.name) if catalog else 0 for embryo in embryos}
     identity = Identity()
     start = {
         "plan_name": "acquire_timelapse",
         "session": session,
         "embryos": [asdict(embryo) for embryo in embryos],
-        "channels": list(channels),
+        "channels": taken,
         "interval_s": interval_s,
-        "num_points": count * len(embryos) * max(len(channels), 1),
+        "num_points": int(count) * len(embryos) * len(taken),
         "hints": {"dimensions": [(("time",), "primary")]},
         **(md or {}),
     }
@@ -98,53 +141,50 @@ def acquire_timelapse(
     @bpp.stage_decorator([dispim.spim])
     @bpp.run_decorator(md=start)
     def rounds() -> Plan:
-        z_um, calibration = yield from _settings_of(dispim)
         begun = time.monotonic()
-        for number in range(count):
+        for number in range(int(count)):
             if (early := begun + number * interval_s - time.monotonic()) > 0:
                 yield from bps.checkpoint()
                 yield from bps.sleep(early)
-            for place, embryo in enumerate(embryos):
+            for place, visit in enumerate(visits):
                 yield from bps.checkpoint()
-                yield from _go_to(dispim, embryo, z_um, calibration)
+                yield from visit.go()
+                name = visit.embryo.name
                 yield from bps.mv(
-                    identity.embryo,
-                    embryo.name,
-                    identity.timepoint,
-                    first[embryo.name] + number,
-                    identity.position,
-                    place,
+                    identity.embryo, name, identity.timepoint, first[name] + number, identity.position, place
                 )
-                for channel in channels or (None,):
+                for channel in taken:
                     yield from bps.checkpoint()
                     yield from select(dispim, identity, channel)
                     yield from bps.trigger_and_read(read)
 
-    yield from configure(dispim.spim, views, num_slices, z_step_um, exposure_ms)
+    yield from tell(settings)
     return (yield from dark_afterwards(dispim, rounds()))
 
 
-def _settings_of(dispim: Microscope) -> Generator[Msg, Any, tuple[float, dict[str, Calibration]]]:
-    """Ask where the focus is, and how each view is calibrated, before the first embryo changes it."""
-    lines = {}
-    for name in ("A", "B"):
-        view = getattr(dispim.spim, name.lower())
-        lines[name] = Calibration(
-            piezo_offset_um=(yield from bps.rd(view.piezo_offset_um)),
-            galvo_offset_deg=(yield from bps.rd(view.galvo_offset_deg)),
-            um_per_deg=(yield from bps.rd(view.calibration_um_per_deg)),
+def _calibration_of(dispim: Microscope) -> dict[str, Calibration]:
+    """How each view is calibrated, before the first embryo changes it."""
+    views = {name: getattr(dispim.spim, name.lower()) for name in ("A", "B")}
+    return {
+        name: Calibration(
+            piezo_offset_um=view.piezo_offset_um.get(),
+            galvo_offset_deg=view.galvo_offset_deg.get(),
+            um_per_deg=view.calibration_um_per_deg.get(),
         )
-    return (yield from bps.rd(dispim.z_stage)), lines
+        for name, view in views.items()
+    }
 
 
-def _go_to(dispim: Microscope, embryo: Embryo, z_um: float, calibration: Mapping[str, Calibration]) -> Plan:
-    yield from bps.mv(
-        dispim.xy_stage, (embryo.x_um, embryo.y_um), dispim.z_stage, z_um if embryo.z_um is None else embryo.z_um
-    )
+def _visit(dispim: Microscope, embryo: Embryo, z_um: float, calibration: Mapping[str, Calibration]) -> Visit:
+    """Say where everything is to go for an embryo; `z_um` and `calibration` where it has none of its own."""
+    settings: dict[Any, float] = {}
     for name, line in {**calibration, **embryo.calibration}.items():
         view = getattr(dispim.spim, name.lower())
-        yield from bps.mv(
-            view.piezo_offset_um, line.piezo_offset_um,
-            view.galvo_offset_deg, line.galvo_offset_deg,
-            view.calibration_um_per_deg, line.um_per_deg,
-        )  # fmt: skip
+        settings[view.piezo_offset_um] = line.piezo_offset_um
+        settings[view.galvo_offset_deg] = line.galvo_offset_deg
+        settings[view.calibration_um_per_deg] = line.um_per_deg
+    stages = {
+        dispim.xy_stage: (embryo.x_um, embryo.y_um),
+        dispim.z_stage: z_um if embryo.z_um is None else embryo.z_um,
+    }
+    return Visit(embryo=embryo, stages=stages, settings=settings)

@@ -6,9 +6,9 @@ from typing import Any
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 
-from gently_bluesky.plans.checks import check_channels, check_identity
+from gently_bluesky.plans.checks import channels_of, check_identity
 from gently_bluesky.plans.microscope import Microscope, Plan, Views
-from gently_bluesky.plans.steps import Identity, configure, dark_afterwards, select, without_none
+from gently_bluesky.plans.steps import Identity, dark_afterwards, detector_settings, select, tell, without_none
 from gently_bluesky.read.catalog import Catalog
 
 
@@ -52,9 +52,27 @@ def acquire_volume(
     -------
     str
         The run's uid, as the plan's result.
+
+    Raises
+    ------
+    TypeError
+        A session or an embryo that is not text.
+    PresetError
+        There is no such preset, or a power of it is not allowed.
+    LimitError
+        A setting is not allowed, or settings together: a scan that leaves piezo or galvo, an exposure for which
+        the timings leave no room.
+
+    Notes
+    -----
+    All of this is found before the run opens, and before anything is set.
     """
     check_identity(session=session, embryo=embryo)
-    check_channels(dispim, [] if channel is None else [channel])
+    channel = channels_of(dispim, None if channel is None else [channel])[0]
+    settings = detector_settings(
+        dispim, views=views, num_slices=num_slices, z_step_um=z_step_um, exposure_ms=exposure_ms
+    )
+    dispim.spim.check_settings(settings)
     identity = Identity()
     if timepoint is None and catalog is not None and session is not None and embryo is not None:
         timepoint = catalog.next_timepoint(session, embryo)
@@ -73,5 +91,5 @@ def acquire_volume(
             [dispim.spim, dispim.xy_stage, dispim.z_stage, *known, identity.channel, *also]
         )
 
-    yield from configure(dispim.spim, views, num_slices, z_step_um, exposure_ms)
+    yield from tell(settings)
     return (yield from dark_afterwards(dispim, one()))
