@@ -16,6 +16,9 @@ from devices.light import PERCENT, Light
 from devices.signals import CoreSignal
 from gently_bluesky.errors import PresetError
 
+ROUNDING_PERCENT = 0.005
+"""Controllers round: a power at its bound reads back a hair beside it."""
+
 
 class Laser(Light):
     """The lasers: a preset is selected, each line has its power.
@@ -48,22 +51,28 @@ class Laser(Light):
         return {line: getattr(self, _power_name(line)) for line in self.settings.lines}
 
     def check_before(self, preset: str) -> None:
-        """Refuse to shine while a line of the preset stands outside its bounds.
+        """Refuse to shine while a line of the preset stands outside its bounds, or while all of them are at 0.
 
         Raises
         ------
         PresetError
-            Somebody else set it there; the message names line and bounds.
+            Somebody else set it there, or nothing would shine; the message names lines and what to set.
         """
-        for line in self.settings.presets[preset]:
+        powers = {line: float(self.powers[line].get()) for line in self.settings.presets[preset]}
+        for line, power in powers.items():
             bounds = self.settings.lines[line]
-            power = self.powers[line].get()
-            # Controllers round: a power at its bound reads back a hair beside it.
-            if not bounds.min - 0.005 <= power <= bounds.max + 0.005:
+            if not bounds.min - ROUNDING_PERCENT <= power <= bounds.max + ROUNDING_PERCENT:
                 raise PresetError(
                     f"{self.name}: preset {preset!r} would light {line} nm at {power:g} percent, allowed are "
                     f"{bounds.min:g} to {bounds.max:g}; set {self.powers[line].name} first"
                 )
+        # Single lines at 0 are how a mixture is made that has no preset of its own.
+        if powers and max(powers.values()) <= ROUNDING_PERCENT:
+            signals = " or ".join(self.powers[line].name for line in powers)
+            raise PresetError(
+                f"{self.name}: preset {preset!r} would light nothing, its lines stand at 0 percent; set {signals} "
+                f"first, or take {self.off!r} for a dark reference"
+            )
 
 
 def make_laser(*, name: str, connection: Connection, settings: LaserSettings) -> Laser:

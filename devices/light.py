@@ -169,7 +169,7 @@ class Light(Device):  # type: ignore[misc]
         self.all_off()
 
     def check_before(self, preset: str) -> None:
-        """Refuse to shine with a preset as things are now; a light without powers never does."""
+        """Refuse to shine with a preset as its powers are now; a light without powers never does."""
 
     def switch(self, preset: str) -> None:
         """Drive the group, and see that it followed.

@@ -288,6 +288,55 @@ def test_a_volume_that_cannot_be_taken_is_found_before_the_first_document(
         assert documents == []
 
 
+def test_a_dark_reference_is_taken_when_it_is_asked_for_by_name(root: Path) -> None:
+    with microscope(root) as (engine, dispim, _):
+        engine(acquire_timelapse(dispim, [E1], session="s", count=1, channels=["ALL OFF", "488 only"]))
+        engine(acquire_volume(dispim, channel="ALL OFF"))
+    volume, timelapse = list(Catalog(root))
+    assert list(timelapse["primary"]["channel"]) == ["ALL OFF", "488 only"]
+    assert timelapse["primary"]["spim_a"][0, :, 5:].max() == DARK
+    assert timelapse["primary"]["spim_a"][1, :, 5:].min() > DARK
+    assert list(volume["primary"]["channel"]) == ["ALL OFF"]
+
+
+def test_a_volume_is_not_dark_because_the_lasers_were_left_off(root: Path) -> None:
+    with microscope(root) as (engine, dispim, _):
+        engine(bps.mv(dispim.laser, "ALL OFF"))
+        for plan in (acquire_volume(dispim), acquire_timelapse(dispim, [E1], session="s", count=1)):
+            with pytest.raises(ValueError, match="'ALL OFF' is selected; for a dark reference ask for 'ALL OFF'"):
+                engine(plan)
+        assert len(Catalog(root)) == 0
+
+
+def test_a_volume_is_not_dark_because_no_channel_is_left(root: Path) -> None:
+    with microscope(root) as (engine, dispim, _):
+        with pytest.raises(ValueError, match=r"need a channel; there are \['ALL OFF', '405 only ',"):
+            engine(acquire_timelapse(dispim, [E1], session="s", count=1, channels=[]))
+        assert len(Catalog(root)) == 0
+
+
+def test_a_volume_is_not_dark_because_its_power_is_0(root: Path) -> None:
+    with microscope(root) as (engine, dispim, _):
+        engine(bps.mv(dispim.laser.power_561_percent, 0.0))
+        expected = (
+            "'561 only' would light nothing, its lines stand at 0 percent; set laser_power_561_percent first"
+        )
+        with pytest.raises(PresetError, match=expected):
+            engine(acquire_volume(dispim, channel="561 only"))
+        assert len(Catalog(root)) == 0
+        engine(acquire_volume(dispim, channel="488 and 561"))  # a mixture: one of its lines is at 0
+        assert len(Catalog(root)) == 1
+
+
+def test_the_channel_that_is_selected_is_taken_and_named(root: Path) -> None:
+    with microscope(root) as (engine, dispim, _):
+        engine(bps.mv(dispim.laser, "561 only"))
+        engine(acquire_timelapse(dispim, [E1], session="s", count=1))
+    run = Catalog(root)[-1]
+    assert run.start["channels"] == ["561 only"]
+    assert list(run["primary"]["channel"]) == ["561 only"]
+
+
 def test_check_limits_passes_a_plan_that_can_be(root: Path) -> None:
     with microscope(root) as (_, dispim, _):
         check_limits(acquire_timelapse(dispim, [E1, E2], session="s", count=2, channels=["488 only"]))

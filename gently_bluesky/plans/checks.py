@@ -36,16 +36,24 @@ def channels_of(dispim: Microscope, asked: Sequence[str] | None) -> list[str]:
     dispim
         The microscope.
     asked
-        Laser presets; None: the one that is selected.
+        Laser presets; None: the one that is selected. The preset that switches all off must be asked for.
 
     Raises
     ------
     PresetError
-        Not a preset of the laser, or one that would light a line outside its bounds.
+        Not a preset of the laser, or one that would light a line outside its bounds, or none at all.
     ValueError
-        One of them twice.
+        None of them, one of them twice, or the dark one when nobody asked for it.
     """
+    off = dispim.laser.off
     channels = [str(dispim.laser.position)] if asked is None else list(asked)
+    if asked is None and channels == [off]:
+        raise ValueError(f"No channel was given, and {off!r} is selected; for a dark reference ask for {off!r}.")
+    if not channels:
+        raise ValueError(
+            f"Volumes need a channel; there are {list(dispim.laser.presets)}. For the one that is selected leave "
+            f"channels away, for a dark reference ask for {off!r}."
+        )
     for channel in channels:
         dispim.laser.check_value(channel)
         dispim.laser.check_before(channel)

@@ -55,7 +55,7 @@ def acquire_timelapse(
     session: str,
     count: int,
     interval_s: float = 0.0,
-    channels: Sequence[str] = (),
+    channels: Sequence[str] | None = None,
     views: Views | None = None,
     num_slices: int | None = None,
     z_step_um: float | None = None,
@@ -79,7 +79,8 @@ def acquire_timelapse(
     interval_s
         From the start of one round to the start of the next; a round that takes longer is followed at once.
     channels
-        Laser presets, one volume each; the one that is selected, if there are none.
+        Laser presets, spelled exactly, one volume each in this order; the one that is selected, if not given.
+        "ALL OFF" takes a dark reference, and its events say so as their channel; it must be asked for.
     views, num_slices, z_step_um, exposure_ms
         Of the detector; as they are, if not given.
     catalog
@@ -97,11 +98,11 @@ def acquire_timelapse(
     Raises
     ------
     ValueError
-        No embryos, two of one name, a channel twice, a count or an interval that cannot be.
+        No embryos, two of one name, no channel, a channel twice, a count or an interval that cannot be.
     TypeError
         Something else than an Embryo, a Calibration, or text for a name.
     PresetError
-        There is no such preset, or a power of it is not allowed.
+        There is no such preset, a power of it is not allowed, or all its powers are 0.
     LimitError
         A stage, piezo or galvo would leave its limits at an embryo, which the message names; or a setting is not
         allowed, or the timings leave no room for the exposure.
@@ -116,7 +117,7 @@ def acquire_timelapse(
     check_embryos(embryos)
     check_identity(session=session)
     check_rounds(count, interval_s)
-    taken = channels_of(dispim, channels or None)
+    taken = channels_of(dispim, channels)
     settings = detector_settings(
         dispim, views=views, num_slices=num_slices, z_step_um=z_step_um, exposure_ms=exposure_ms
     )

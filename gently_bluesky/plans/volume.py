@@ -40,7 +40,8 @@ def acquire_volume(
     catalog
         Asked for the next timepoint.
     channel
-        The laser preset; the one that is selected, if not given.
+        The laser preset, spelled exactly; the one that is selected, if not given. "ALL OFF" takes a dark
+        reference, and its event says so as its channel; it must be asked for.
     views, num_slices, z_step_um, exposure_ms
         Of the detector; as they are, if not given.
     also
@@ -57,8 +58,10 @@ def acquire_volume(
     ------
     TypeError
         A session or an embryo that is not text.
+    ValueError
+        No channel was given, and "ALL OFF" is selected.
     PresetError
-        There is no such preset, or a power of it is not allowed.
+        There is no such preset, a power of it is not allowed, or all its powers are 0.
     LimitError
         A setting is not allowed, or settings together: a scan that leaves piezo or galvo, an exposure for which
         the timings leave no room.
