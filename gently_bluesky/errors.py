@@ -8,11 +8,19 @@ class GentlyError(Exception):
     """Root of every error of this project."""
 
 
-# --- configuration and devices ------------------------------------------------------------------------------
+# --- configuration, plans and devices -----------------------------------------------------------------------
 
 
 class ConfigError(GentlyError, ValueError):
     """A configuration that cannot be meant: the message names the file and the path of the key."""
+
+
+class PlanError(GentlyError, ValueError):
+    """A plan that cannot be carried out as it was asked for; nothing has begun."""
+
+
+class PlanTypeError(PlanError, TypeError):
+    """A plan was given something of another kind than it takes."""
 
 
 class DeviceError(GentlyError, RuntimeError):

@@ -19,7 +19,7 @@ from ophyd.utils import LimitError
 
 from devices import Dispim
 from gently_bluesky import Catalog, FileWriter
-from gently_bluesky.errors import PresetError
+from gently_bluesky.errors import PlanError, PresetError
 from gently_bluesky.plans import Calibration, Embryo, acquire_timelapse, acquire_volume, snap
 from tests.devices_rig import DARK, PLANES, SIZE, faults, simulated, small, spim_settings, subscribe
 
@@ -151,10 +151,13 @@ def test_a_snap_is_one_frame(root: Path) -> None:
         ([E1], {"channels": ["488 only", "488 only"]}, ValueError, "once a round"),
         ([E1], {"count": 1.5}, ValueError, "whole count"),
         ([E1], {"interval_s": -5.0}, ValueError, "interval_s"),
+        ([E1], {"interval_s": "5"}, PlanError, "interval_s='5'"),
         ([E1], {"session": ""}, TypeError, "session"),
         ([E1], {"session": 3}, TypeError, "session"),
+        ([E1], {"session": 3}, PlanError, "session"),
         ([("e", 0, 0)], {}, TypeError, "Embryo"),
         ([Embryo(name="e", x_um=0.0, y_um=0.0, calibration={"C": 1})], {}, TypeError, "calibration"),  # type: ignore[dict-item]
+        ([Embryo(name="e", x_um=0.0, y_um=0.0, calibration=7)], {}, TypeError, "calibration"),  # type: ignore[arg-type]
     ],
     ids=[
         "no embryos",
@@ -166,10 +169,13 @@ def test_a_snap_is_one_frame(root: Path) -> None:
         "a channel twice",
         "half a round",
         "back in time",
+        "text for an interval",
         "no session",
         "a number for a session",
+        "a number for a session, by our own name",
         "a tuple for an embryo",
         "no such view",
+        "a number for a calibration",
     ],
 )
 def test_a_plan_that_cannot_be_is_refused_before_anything_moves(

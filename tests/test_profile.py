@@ -13,9 +13,9 @@ REPOSITORY = Path(__file__).parent.parent
 PROFILE = REPOSITORY / "profiles" / "dispim"
 
 
-def in_profile(root: Path, code: str, **environment: str) -> str:
+def ipython(root: Path, code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     pytest.importorskip("IPython")
-    result = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-m", "IPython", f"--profile-dir={PROFILE}", "--colors=NoColor", "-c", code],
         capture_output=True,
         text=True,
@@ -23,6 +23,10 @@ def in_profile(root: Path, code: str, **environment: str) -> str:
         timeout=120,
         env={**os.environ, "GENTLY_ROOT": str(root), "PYTHONPATH": str(REPOSITORY), **environment},
     )
+
+
+def in_profile(root: Path, code: str, **environment: str) -> str:
+    result = ipython(root, code, **environment)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 
@@ -54,6 +58,29 @@ def test_a_configuration_with_an_unknown_key_is_named(root: Path, tmp_path: Path
     shown = in_profile(root, "1", GENTLY_CONFIG=str(wrong))
     assert "wrong.toml" in shown
     assert "laser.lines.488.most" in shown
+
+
+def test_what_a_plan_refuses_is_one_line_each_and_a_bug_keeps_its_traceback(root: Path) -> None:
+    refused = {
+        "RE(volume(session=5))": "PlanTypeError: session is 5; it must be text",
+        "RE(volume(z_step_um=50.0))": "LimitError: spim_a: 50 planes need the piezo from -1225 to 1225 um",
+        "RE(volume(channel='488'))": "PresetError: laser_preset: '488' is not a choice",
+        "RE(timelapse(['e1'], 's', 1))": "PlanTypeError: embryos are {name: (x_um, y_um)}",
+        "RE(timelapse({}, 's', 1))": "PlanError: A time-lapse needs embryos",
+        "RE(timelapse(demo_embryos(), 's', 0))": "PlanError: A time-lapse needs a whole count",
+        "RE(bps.mv(spim.laser_preset, '488 only'))": "ReadOnlyError: spim_laser_preset is read from",
+        "RE(bps.mv(xy_stage, (9999, 0)))": "LimitError: xy_stage_x: asked for 9999",
+    }
+    code = "\n".join(f"get_ipython().run_cell({plan!r})" for plan in refused)
+    result = ipython(root, code)
+    said = result.stderr.splitlines()
+    assert len(said) == len(refused), result.stderr
+    for line, expected in zip(said, refused.values(), strict=True):
+        assert line.startswith(expected)
+    assert "Traceback" not in result.stdout
+    bug = ipython(root, "def broken():\n    yield from bps.null()\n    int('none')\nRE(broken())")
+    assert "ValueError" in bug.stdout
+    assert "Traceback" in bug.stdout
 
 
 def test_what_ipython_writes_does_not_dirty_the_tree(root: Path) -> None:

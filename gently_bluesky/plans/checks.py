@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
+from gently_bluesky.errors import PlanError, PlanTypeError
 from gently_bluesky.plans.embryo import Calibration, Embryo
 from gently_bluesky.plans.microscope import Microscope
 
@@ -19,13 +20,13 @@ def check_identity(**said: Any) -> None:
 
     Raises
     ------
-    TypeError
+    PlanTypeError
         Not text, or empty.
     """
     for name, value in said.items():
         if value is not None and not (isinstance(value, str) and value):
             # numbers would be other names than their text, and timepoints be counted for both
-            raise TypeError(f"{name} is {value!r}; it must be text that is not empty, e.g. {name}='embryo_3'.")
+            raise PlanTypeError(f"{name} is {value!r}; it must be text that is not empty, e.g. {name}='{name}_1'.")
 
 
 def channels_of(dispim: Microscope, asked: Sequence[str] | None) -> list[str]:
@@ -42,15 +43,15 @@ def channels_of(dispim: Microscope, asked: Sequence[str] | None) -> list[str]:
     ------
     PresetError
         Not a preset of the laser, or one that would light a line outside its bounds, or none at all.
-    ValueError
+    PlanError
         None of them, one of them twice, or the dark one when nobody asked for it.
     """
     off = dispim.laser.off
     channels = [str(dispim.laser.position)] if asked is None else list(asked)
     if asked is None and channels == [off]:
-        raise ValueError(f"No channel was given, and {off!r} is selected; for a dark reference ask for {off!r}.")
+        raise PlanError(f"No channel was given, and {off!r} is selected; for a dark reference ask for {off!r}.")
     if not channels:
-        raise ValueError(
+        raise PlanError(
             f"Volumes need a channel; there are {list(dispim.laser.presets)}. For the one that is selected leave "
             f"channels away, for a dark reference ask for {off!r}."
         )
@@ -58,7 +59,7 @@ def channels_of(dispim: Microscope, asked: Sequence[str] | None) -> list[str]:
         dispim.laser.check_value(channel)
         dispim.laser.check_before(channel)
     if len(set(channels)) != len(channels):
-        raise ValueError(f"Each channel can be taken once a round; channels are {channels}.")
+        raise PlanError(f"Each channel can be taken once a round; channels are {channels}.")
     return channels
 
 
@@ -67,22 +68,22 @@ def check_embryos(embryos: Sequence[Embryo]) -> None:
 
     Raises
     ------
-    TypeError
+    PlanTypeError
         Something else than an Embryo or a Calibration.
-    ValueError
+    PlanError
         None at all, or two of one name.
     """
     for embryo in embryos:
         if not isinstance(embryo, Embryo):
-            raise TypeError(f"embryos must hold Embryo(name=..., x_um=..., y_um=...), not {embryo!r}.")
+            raise PlanTypeError(f"embryos must hold Embryo(name=..., x_um=..., y_um=...), not {embryo!r}.")
         check_identity(embryo=embryo.name)
         if not _calibrates(embryo.calibration):
-            raise TypeError(
+            raise PlanTypeError(
                 f"{embryo.name}: calibration must be {{'A': Calibration(...)}}, not {embryo.calibration!r}."
             )
     names = [embryo.name for embryo in embryos]
     if not names or len(set(names)) != len(names):
-        raise ValueError(f"A time-lapse needs embryos, each with a name of its own; there are {names}.")
+        raise PlanError(f"A time-lapse needs embryos, each with a name of its own; there are {names}.")
 
 
 def check_rounds(count: int, interval_s: float) -> None:
@@ -90,12 +91,12 @@ def check_rounds(count: int, interval_s: float) -> None:
 
     Raises
     ------
-    ValueError
+    PlanError
         Not a whole count of at least 1, or an interval that is negative or no finite number.
     """
     numbers = isinstance(count, Real) and isinstance(interval_s, Real)
     if not numbers or count < 1 or count % 1 or not 0 <= interval_s < math.inf:
-        raise ValueError(
+        raise PlanError(
             f"A time-lapse needs a whole count of at least 1 and an interval_s of at least 0, "
             f"not count={count!r}, interval_s={interval_s!r}."
         )

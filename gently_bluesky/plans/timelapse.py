@@ -97,9 +97,9 @@ def acquire_timelapse(
 
     Raises
     ------
-    ValueError
+    PlanError
         No embryos, two of one name, no channel, a channel twice, a count or an interval that cannot be.
-    TypeError
+    PlanTypeError
         Something else than an Embryo, a Calibration, or text for a name.
     PresetError
         There is no such preset, a power of it is not allowed, or all its powers are 0.

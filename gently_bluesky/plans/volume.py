@@ -56,9 +56,9 @@ def acquire_volume(
 
     Raises
     ------
-    TypeError
+    PlanTypeError
         A session or an embryo that is not text.
-    ValueError
+    PlanError
         No channel was given, and "ALL OFF" is selected.
     PresetError
         There is no such preset, a power of it is not allowed, or all its powers are 0.

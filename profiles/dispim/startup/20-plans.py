@@ -4,6 +4,7 @@ import bluesky.plan_stubs as bps
 import bluesky.plans as bp
 from bluesky.plans import count, grid_scan, scan
 
+from gently_bluesky.errors import PlanTypeError
 from gently_bluesky.plans import Calibration, Embryo, acquire_timelapse, acquire_volume
 from gently_bluesky.plans import snap as _snap
 
@@ -57,7 +58,7 @@ def timelapse(
     return (
         yield from acquire_timelapse(
             dispim,
-            [Embryo(name=name, x_um=x, y_um=y) for name, (x, y) in embryos.items()],
+            _placed(embryos),
             session=session,
             count=timepoints,
             interval_s=interval_s,
@@ -69,6 +70,15 @@ def timelapse(
             catalog=catalog,
         )
     )
+
+
+def _placed(embryos):
+    try:
+        return [Embryo(name=name, x_um=x, y_um=y) for name, (x, y) in embryos.items()]
+    except (AttributeError, TypeError, ValueError):
+        raise PlanTypeError(
+            f"embryos are {{name: (x_um, y_um)}}, as demo_embryos() gives, not {embryos!r}."
+        ) from None
 
 
 def overview(exposure_ms: float = 10.0):

@@ -7,7 +7,7 @@ from bluesky.magics import BlueskyMagics
 from bluesky.utils import FailedStatus, ProgressBarManager
 from IPython import get_ipython
 from IPython.core.interactiveshell import InteractiveShell
-from ophyd.utils import LimitError
+from ophyd.utils import LimitError, ReadOnlyError
 
 from gently_bluesky.errors import GentlyError
 
@@ -21,7 +21,7 @@ _shell = get_ipython()
 if isinstance(_shell, InteractiveShell):  # a queue has a dummy there
     _shell.register_magics(BlueskyMagics)
     RE.waiting_hook = ProgressBarManager()
-    _shell.set_custom_exc((GentlyError, LimitError, FailedStatus), _in_one_line)
+    _shell.set_custom_exc((GentlyError, LimitError, ReadOnlyError, FailedStatus), _in_one_line)
     logging.getLogger("bluesky").setLevel(logging.CRITICAL)  # its tracebacks; the message comes below
     print(
         f"{configuration.name} on the {configuration.core} core; runs go to {writer.root}.\n"
