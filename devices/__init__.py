@@ -2,9 +2,9 @@
 
 from devices.clock import ManualClock, SystemClock
 from devices.configuration import Configuration
+from devices.demo_adapters import demo_micromanager_configuration
 from devices.dispim import Dispim, demo_embryos, micromanager_dispim, simulated_dispim
 from devices.loading import load_configuration
-from devices.micromanager import demo_micromanager_configuration
 
 __all__ = [
     "Configuration",

@@ -13,9 +13,10 @@ from devices.camera import Camera
 from devices.clock import Clock, SystemClock
 from devices.configuration import Configuration, ScannerSettings
 from devices.core import Connection, Core
+from devices.demo_adapters import demo_micromanager_configuration
 from devices.laser import Laser, make_laser
 from devices.led import Led
-from devices.micromanager import demo_micromanager_configuration, open_micromanager
+from devices.micromanager import open_micromanager
 from devices.scanner import Scanner, StillScanner
 from devices.simulated.cameras import SimulatedTags
 from devices.simulated.core import SimulatedCore

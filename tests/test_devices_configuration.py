@@ -3,7 +3,13 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from devices import Configuration, ManualClock, load_configuration, simulated_dispim
+from devices import (
+    Configuration,
+    ManualClock,
+    demo_micromanager_configuration,
+    load_configuration,
+    simulated_dispim,
+)
 from devices.configuration import LaserSettings
 from devices.loading import check_configuration
 from gently_bluesky.errors import ConfigError
@@ -213,6 +219,56 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_configuration_does_not_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Configuration().spim.num_slices = 3
+
+
+def test_an_instrument_on_the_demo_adapters_keeps_what_its_user_said(tmp_path: Path) -> None:
+    """Only what the adapters force is other: how they are loaded, triggered, and told a power."""
+    text = """
+        name = "mine"
+        trigger = "external"
+        [xy_stage]
+        label = "XY"
+        x_limits_um = [-9, 9]
+        [piezo_a]
+        limits_um = [-20, 1000]
+        [fdrive]
+        limits_um = [1000, 2000]
+        [laser.lines.488]
+        label = "Lasers"
+        property = "Percent488"
+        min = 1
+        max = 3
+        [laser.lines.561]
+        label = "Lasers"
+        property = "Percent561"
+        [laser.presets]
+        "only mine" = ["488"]
+        [bottom_camera]
+        sensor_px = [100, 80]
+        pixel_um = 3.45
+        [led]
+        limits_percent = [2, 50]
+        [spim]
+        num_slices = 7
+        """
+    mine = loaded(tmp_path, text)
+    demo = demo_micromanager_configuration(mine)
+    assert (demo.name, demo.core, demo.trigger) == ("mine", "micromanager", "internal")
+    assert (demo.xy_stage, demo.spim, demo.scanner_a) == (mine.xy_stage, mine.spim, mine.scanner_a)
+    assert demo.piezo_a.limits_um == (-20, 300)  # a DStage goes no further
+    assert demo.fdrive.limits_um == (1000, 2000)  # it cannot go there at all, and says so
+    lines = demo.laser.lines
+    assert (lines["488"].min, lines["488"].max, lines["488"].property) == (1, 3, "Voltage")
+    assert lines["488"].label != lines["561"].label
+    assert demo.laser.presets == mine.laser.presets
+    assert demo.led.limits_percent == (2, 50)
+    assert (demo.bottom_camera.sensor_px, demo.bottom_camera.pixel_um) == ((100, 80), 3.45)
+    assert demo.camera_a.roi == mine.camera_a.roi
+    assert Configuration.model_validate(demo.model_dump()) == demo
+    loads = {device.label: device for device in demo.micromanager.devices}
+    assert loads["XY"].name == "DXYStage"
+    assert loads["Bottom PCO"].properties["OnCameraCCDXSize"] == "100"
+    assert "only mine" in demo.micromanager.groups["Laser"]
 
 
 def test_content_from_elsewhere_is_checked_alike() -> None:

@@ -44,11 +44,28 @@ def test_the_prompt_has_everything_and_goes_on_counting(root: Path) -> None:
     assert runs[0].start["operator"]
 
 
-def test_the_same_profile_runs_on_micro_manager(root: Path) -> None:
+def test_the_same_profile_runs_on_micro_manager_with_what_the_file_says(root: Path, tmp_path: Path) -> None:
+    """It names nothing to load: the demo adapters are loaded, and everything else is the user's."""
     pytest.importorskip("pymmcore")
-    in_profile(root, "RE(timelapse(demo_embryos(), 's', 1, num_slices=2))", GENTLY_CORE="micromanager")
+    camera = "sensor_px = [64, 64]\nroi_px = [8, 16, 32, 24]\nmagnification = 10\n"
+    mine = tmp_path / "mine.toml"
+    mine.write_text(
+        'name = "my diSPIM"\n[xy_stage]\nx_limits_um = [-500, 500]\n[laser.lines.561]\nmax = 7\n'
+        f"[camera_a]\n{camera}[camera_b]\n{camera}[spim]\ncircular_buffer_mb = 16\n",
+        encoding="utf-8",
+    )
+    shown = in_profile(
+        root,
+        "RE(timelapse(demo_embryos(), 's', 1, num_slices=2))\n"
+        "print('LIMITS', xy_stage.limits[0], laser.power_561_percent.limits)",
+        GENTLY_CORE="micromanager",
+        GENTLY_CONFIG=str(mine),
+    )
+    assert "my diSPIM on the micromanager core" in shown
+    assert "LIMITS (-500.0, 500.0) (0.0, 7.0)" in shown
     primary = Catalog(root)[-1]["primary"]
-    assert len(primary) == 3
+    assert primary["spim_a"].shape == (3, 2, 24, 32)
+    assert primary["spim_a"].voxel_size_um == pytest.approx((1.0, 0.65, 0.65))
     assert primary.configuration()["spim"]["spim_core_version"].startswith("MMCore")
 
 

@@ -26,7 +26,7 @@ def _configured() -> Configuration:
         raise ConfigError(f"GENTLY_CORE is {core!r}; it can be 'simulated' or 'micromanager'.")
     nothing_to_load = found.micromanager.file is None and not found.micromanager.devices
     if core == "micromanager" and nothing_to_load:
-        return demo_micromanager_configuration()
+        return demo_micromanager_configuration(found)
     return found.model_copy(update={"core": core})
 
 
