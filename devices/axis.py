@@ -4,15 +4,13 @@ Knows position, limits and readings; how a move is driven is `motion`'s. A targe
 refused before anything moves.
 """
 
-import math
 from typing import Any
 
 from ophyd import Component as Cpt
 from ophyd import Kind
-from ophyd.utils import LimitError
 
 from devices.core import Connection
-from devices.declared import Bounds
+from devices.declared import Bounds, check_number
 from devices.motion import Drive, Motion, Mover
 from devices.signals import CoreSignal
 from devices.status import CausedStatus, ProgressStatus
@@ -116,15 +114,7 @@ class Axis(Mover):
         LimitError
             Outside, or no finite number.
         """
-        low, high = self.limits
-        try:
-            finite = math.isfinite(value) and not isinstance(value, bool)
-        except TypeError:
-            finite = False
-        if not finite:
-            raise LimitError(f"{self.name}: {value!r} is not a finite number of {self.egu}")
-        if not low <= value <= high:
-            raise LimitError(f"{self.name}: asked for {value:g}, allowed are {low:g} to {high:g} {self.egu}")
+        check_number(self.name, value, self.limits, self.egu)
 
     def set(self, value: float) -> CausedStatus:
         """Move there.

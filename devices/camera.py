@@ -14,6 +14,7 @@ from ophyd import Component as Cpt
 from ophyd import Kind
 from ophyd.utils import LimitError
 
+from devices.camera_facts import CameraFacts
 from devices.cleanup import clean_up_after
 from devices.configuration import CameraSettings
 from devices.core import Connection
@@ -24,12 +25,11 @@ from devices.signals import CoreSignal, Derived
 from gently_bluesky.errors import AcquisitionError, ReadingError
 from gently_bluesky.protocols import Sink, VolumeMetadata
 
-UNKNOWN = "unknown"
 LONGEST_EXPOSURE_MS = 10000.0
 BINNINGS = (1, 2, 4, 8)
 
 
-class Camera(ExposingDevice):
+class Camera(ExposingDevice, CameraFacts):
     """A camera; a trigger takes one frame.
 
     Parameters
@@ -80,46 +80,10 @@ class Camera(ExposingDevice):
         check=lambda camera, value: camera.check_binning(value),
     )
     mean = Cpt(Derived, read=lambda camera: camera.last_mean, units="counts", precision=1, kind=Kind.hinted)
-    sensor_px = Cpt(
-        Derived,
-        read=lambda camera: list(camera.settings.sensor_px),
-        dtype_numpy="<i8",
-        shape=(2,),
-        units="pixel",
-        kind=Kind.config,
-    )
     pixel_size_um = Cpt(
         Derived,
         read=lambda camera: camera.settings.pixel_um / camera.settings.magnification,
         units="um",
-        kind=Kind.config,
-    )
-    adapter = Cpt(
-        CoreSignal,
-        source=lambda camera: f"mmcore:{camera.label}",
-        read=lambda camera: camera.read_adapter(),
-        dtype_numpy="<U",
-        kind=Kind.config,
-    )
-    gain = Cpt(
-        CoreSignal,
-        source=lambda camera: f"mmcore:{camera.label}.{camera.settings.gain_property}",
-        read=lambda camera: optional_property(camera, camera.settings.gain_property),
-        dtype_numpy="<U",
-        kind=Kind.config,
-    )
-    firmware = Cpt(
-        CoreSignal,
-        source=lambda camera: f"mmcore:{camera.label}.{camera.settings.firmware_property}",
-        read=lambda camera: optional_property(camera, camera.settings.firmware_property),
-        dtype_numpy="<U",
-        kind=Kind.config,
-    )
-    serial = Cpt(
-        CoreSignal,
-        source=lambda camera: f"mmcore:{camera.label}.{camera.settings.serial_property}",
-        read=lambda camera: optional_property(camera, camera.settings.serial_property),
-        dtype_numpy="<U",
         kind=Kind.config,
     )
 
@@ -191,11 +155,6 @@ class Camera(ExposingDevice):
         core.setProperty(self.label, "Binning", str(value))
         core.setCameraDevice(self.label)
         core.clearROI()
-
-    def read_adapter(self) -> str:
-        """Adapter and device name, as Micro-Manager has them."""
-        core = self.connection.core
-        return f"{core.getDeviceLibrary(self.label)}.{core.getDeviceName(self.label)}"
 
     def frame_shape(self) -> tuple[int, int]:
         """Shape of the next frame, (y, x)."""
@@ -293,14 +252,6 @@ class Camera(ExposingDevice):
 def mean_counts(frame: NDArray[Any]) -> float:
     """Mean of every 8th pixel in y and x: a number to watch, at a sixty-fourth of the cost."""
     return float(frame[::8, ::8].mean())
-
-
-def optional_property(device: Any, name: str | None) -> str:
-    """Give a property that not every adapter has; "unknown" where it does not."""
-    core, label = device.connection.core, device.label
-    if name is None or not core.hasProperty(label, name):
-        return UNKNOWN
-    return str(core.getProperty(label, name))
 
 
 def check_roi(name: str, roi: Sequence[int], size: tuple[int, int]) -> None:

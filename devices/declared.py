@@ -106,7 +106,8 @@ class DeclaredSignal(Monitored, Signal):  # type: ignore[misc]
         """
         self._check_choices(value)
         if self._dtype_numpy != "<U" and self._shape == ():
-            self._check_number(value)
+            whole = self._dtype_numpy == "<i8"
+            check_number(self.name, value, None if self._limits is None else self.limits, self.egu, whole=whole)
         if self._check is not None:
             self._check(self.parent, value)
 
@@ -114,17 +115,6 @@ class DeclaredSignal(Monitored, Signal):  # type: ignore[misc]
         choices = self.choices
         if choices and value not in choices:
             raise PresetError(f"{self.name}: {value!r} is not a choice; there are {_listed(choices)}")
-
-    def _check_number(self, value: Any) -> None:
-        if not _is_number(value, whole=self._dtype_numpy == "<i8"):
-            kind = "a whole number" if self._dtype_numpy == "<i8" else "a finite number"
-            raise LimitError(f"{self.name}: {value!r} is not {kind}")
-        if self._limits is not None:
-            low, high = self.limits
-            if not low <= value <= high:
-                raise LimitError(
-                    f"{self.name}: asked for {value:g}, allowed are {low:g} to {high:g} {self.egu}".rstrip()
-                )
 
     def describe(self) -> dict[str, Any]:
         """Data key of the signal, without asking the hardware."""
@@ -176,6 +166,35 @@ class DeclaredSignal(Monitored, Signal):  # type: ignore[misc]
 
     def _read_at(self) -> float:
         return float(self.timestamp)
+
+
+def check_number(name: str, value: Any, limits: Bounds | None, unit: str, *, whole: bool = False) -> None:
+    """Refuse what is no number, or outside the limits.
+
+    Parameters
+    ----------
+    name
+        Of what it would be given to, for the message.
+    value
+        What it would be given.
+    limits
+        Lowest and highest value allowed, both inclusive; None: any.
+    unit
+        Of both; empty when they have none.
+    whole
+        Whether it must be a whole number.
+
+    Raises
+    ------
+    LimitError
+        It is outside, no number at all, or not a finite one.
+    """
+    if not _is_number(value, whole=whole):
+        kind = f"a {'whole' if whole else 'finite'} number{f' of {unit}' if unit else ''}"
+        raise LimitError(f"{name}: {value!r} is not {kind}")
+    if limits is not None and not limits[0] <= value <= limits[1]:
+        low, high = limits
+        raise LimitError(f"{name}: asked for {value:g}, allowed are {low:g} to {high:g} {unit}".rstrip())
 
 
 def _is_number(value: Any, *, whole: bool) -> bool:

@@ -13,7 +13,7 @@ from ophyd.device import create_device_from_components
 from devices.configuration import LaserSettings, LineSettings
 from devices.core import Connection
 from devices.light import PERCENT, Light
-from devices.signals import CoreSignal
+from devices.signals import CoreSignal, Property, PropertySignal
 from gently_bluesky.errors import PresetError
 
 ROUNDING_PERCENT = 0.005
@@ -37,11 +37,8 @@ class Laser(Light):
         super().__init__(
             name=name,
             connection=connection,
-            group=settings.group,
-            off=settings.off,
+            switch=settings,
             presets=tuple(settings.presets),
-            selected=settings.selected,
-            timeout_s=settings.timeout_s,
             **kwargs,
         )
 
@@ -103,17 +100,9 @@ def _power_name(line: str) -> str:
 
 
 def _power(line: LineSettings) -> Cpt:
-    def read(laser: Laser) -> float:
-        return float(laser.connection.core.getProperty(line.label, line.property)) / line.units_per_percent
-
-    def write(laser: Laser, percent: float) -> None:
-        laser.connection.core.setProperty(line.label, line.property, f"{percent * line.units_per_percent:.6g}")
-
     return Cpt(
-        CoreSignal,
-        source=f"mmcore:{line.label}.{line.property}",
-        read=read,
-        write=write,
+        PropertySignal,
+        of=lambda _: Property(line.label, line.property, line.units_per_percent),
         units=PERCENT,
         precision=2,
         limits=(line.min, line.max),

@@ -11,7 +11,7 @@ from ophyd import Kind
 from devices.configuration import LedSettings
 from devices.core import Connection
 from devices.light import PERCENT, Light
-from devices.signals import CoreSignal
+from devices.signals import Property, PropertySignal
 
 TRANSMITTED = "transmitted light"
 
@@ -28,10 +28,10 @@ class Led(Light):
     """
 
     intensity_percent = Cpt(
-        CoreSignal,
-        source=lambda led: f"mmcore:{led.settings.label}.{led.settings.intensity_property}",
-        read=lambda led: led.read_intensity(),
-        write=lambda led, percent: led.write_intensity(percent),
+        PropertySignal,
+        of=lambda led: Property(
+            led.settings.label, led.settings.intensity_property, led.settings.units_per_percent
+        ),
         units=PERCENT,
         precision=1,
         limits=lambda led: led.settings.limits_percent,
@@ -43,11 +43,8 @@ class Led(Light):
         super().__init__(
             name=name,
             connection=connection,
-            group=settings.group,
-            off=settings.off,
+            switch=settings,
             presets=(settings.off, settings.on),
-            selected=settings.selected,
-            timeout_s=settings.timeout_s,
             **kwargs,
         )
 
@@ -55,13 +52,3 @@ class Led(Light):
     def channel(self) -> str | None:
         """Transmitted light, whatever the preset is called; None when it is off."""
         return None if str(self.preset.get()) == self.off else TRANSMITTED
-
-    def read_intensity(self) -> float:
-        """Intensity in percent, asked of the hardware."""
-        text = self.connection.core.getProperty(self.settings.label, self.settings.intensity_property)
-        return float(text) / self.settings.units_per_percent
-
-    def write_intensity(self, percent: float) -> None:
-        """Tell the hardware an intensity in percent."""
-        value = f"{percent * self.settings.units_per_percent:.6g}"
-        self.connection.core.setProperty(self.settings.label, self.settings.intensity_property, value)

@@ -13,6 +13,7 @@ from ophyd import Component as Cpt
 from ophyd import Device, Kind
 
 from devices.clock import wait_for
+from devices.configuration import LaserSettings, LedSettings
 from devices.core import Connection
 from devices.signals import CoreSignal, Setting
 from devices.status import CausedStatus
@@ -38,16 +39,10 @@ class Light(Device):  # type: ignore[misc]
     ----------
     connection
         To the core.
-    group
-        The config group.
-    off
-        Its preset that switches everything off.
+    switch
+        The config group, which of its presets is off, which is selected at the beginning, and its time-out.
     presets
         All its presets, spelled as on the instrument.
-    selected
-        The preset that is selected at the beginning.
-    timeout_s
-        How long the group may take to show a preset.
     """
 
     preset = Cpt(
@@ -73,19 +68,16 @@ class Light(Device):  # type: ignore[misc]
         *,
         name: str,
         connection: Connection,
-        group: str,
-        off: str,
+        switch: LaserSettings | LedSettings,
         presets: tuple[str, ...],
-        selected: str,
-        timeout_s: float,
         **kwargs: Any,
     ) -> None:
         self.connection = connection
-        self.group = group
-        self.off = off
+        self.group = switch.group
+        self.off = switch.off
         self.presets = presets
-        self.initial = selected
-        self._timeout_s = timeout_s
+        self.initial = switch.selected
+        self._timeout_s = switch.timeout_s
         self._switching = threading.RLock()
         self._stopped = False
         super().__init__(name=name, labels={"lights"}, **kwargs)

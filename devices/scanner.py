@@ -12,26 +12,16 @@ from ophyd import Kind
 from devices.configuration import ScannerSettings
 from devices.core import Connection
 from devices.motion import Drive
-from devices.signals import CoreSignal
+from devices.signals import Property, PropertySignal
 from devices.stage import AxisPair
 
 DEGREE = "deg"
 
 
 def _offset(axis: str) -> Cpt:
-    name = f"SingleAxis{axis}Offset(deg)"
-
-    def read(scanner: "Scanner") -> float:
-        return float(scanner.connection.core.getProperty(scanner.label, name))
-
-    def write(scanner: "Scanner", value: float) -> None:
-        scanner.connection.core.setProperty(scanner.label, name, f"{value:.6g}")
-
     return Cpt(
-        CoreSignal,
-        source=lambda scanner: f"mmcore:{scanner.label}.{name}",
-        read=read,
-        write=write,
+        PropertySignal,
+        of=lambda scanner: Property(scanner.label, f"SingleAxis{axis}Offset(deg)"),
         units=DEGREE,
         precision=4,
         limits=lambda scanner: scanner.limits[0],

@@ -5,6 +5,7 @@ A reading that fails raises; it never becomes a number. Nothing here knows which
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ophyd import Kind
@@ -199,6 +200,41 @@ class CoreSignal(DeclaredSignal):
 
     def _read_at(self) -> float:
         return float(self.parent.connection.clock.time())
+
+
+@dataclass(frozen=True, slots=True)
+class Property:
+    """A property of a device of the core that holds a number."""
+
+    label: str
+    """Of the device."""
+    name: str
+    per_unit: float = 1.0
+    """What the property counts for one unit of the signal."""
+
+
+class PropertySignal(CoreSignal):
+    """A number that is a property of a device of the core.
+
+    Parameters
+    ----------
+    of
+        Called with the parent to get the property.
+    """
+
+    def __init__(self, *, name: str, of: Callable[[Any], Property], **kwargs: Any) -> None:
+        def source(parent: Any) -> str:
+            return f"mmcore:{of(parent).label}.{of(parent).name}"
+
+        def read(parent: Any) -> float:
+            there = of(parent)
+            return float(parent.connection.core.getProperty(there.label, there.name)) / there.per_unit
+
+        def write(parent: Any, value: float) -> None:
+            there = of(parent)
+            parent.connection.core.setProperty(there.label, there.name, f"{value * there.per_unit:.6g}")
+
+        super().__init__(name=name, source=source, read=read, write=write, **kwargs)
 
 
 class Derived(CoreSignal):

@@ -3,7 +3,7 @@
 Knows how each kind of stage is asked and sent through the core; what a positioner is, `axis` knows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ophyd import Component as Cpt
@@ -11,7 +11,7 @@ from ophyd.utils import LimitError
 
 from devices.axis import Axis
 from devices.configuration import AxisSettings, XYStageSettings
-from devices.core import Connection
+from devices.core import Connection, Core
 from devices.declared import Bounds
 from devices.motion import Drive, Motion, Positioned
 from devices.status import CausedStatus
@@ -32,15 +32,11 @@ class LinearAxis(Axis):
 
     def __init__(self, *, name: str, connection: Connection, settings: AxisSettings, **kwargs: Any) -> None:
         core, label = connection.core, settings.label
-        drive = Drive(
-            label=label,
+        drive = _drive(
+            core,
+            settings,
             read=lambda: (core.getPosition(label),),
             send=lambda targets: core.setPosition(label, targets[0]),
-            busy=lambda: core.deviceBusy(label),
-            halt=lambda: core.stop(label),
-            tolerance=settings.tolerance_um,
-            timeout_s=settings.timeout_s,
-            settle_s=settings.settle_s,
         )
         super().__init__(
             name=name,
@@ -212,15 +208,31 @@ class XYStage(AxisPair):
 
     def __init__(self, *, name: str, connection: Connection, settings: XYStageSettings, **kwargs: Any) -> None:
         core, label = connection.core, settings.label
-        drive = Drive(
-            label=label,
+        drive = _drive(
+            core,
+            settings,
             read=lambda: core.getXYPosition(label),
             send=lambda targets: core.setXYPosition(label, targets[0], targets[1]),
-            busy=lambda: core.deviceBusy(label),
-            halt=lambda: core.stop(label),
-            tolerance=settings.tolerance_um,
-            timeout_s=settings.timeout_s,
-            settle_s=settings.settle_s,
         )
         limits = (settings.x_limits_um, settings.y_limits_um)
         super().__init__(name=name, connection=connection, drive=drive, limits=limits, egu=MICROMETER, **kwargs)
+
+
+def _drive(
+    core: Core,
+    settings: AxisSettings | XYStageSettings,
+    *,
+    read: Callable[[], Sequence[float]],
+    send: Callable[[Sequence[float]], None],
+) -> Drive:
+    label = settings.label
+    return Drive(
+        label=label,
+        read=read,
+        send=send,
+        busy=lambda: core.deviceBusy(label),
+        halt=lambda: core.stop(label),
+        tolerance=settings.tolerance_um,
+        timeout_s=settings.timeout_s,
+        settle_s=settings.settle_s,
+    )

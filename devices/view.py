@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from ophyd import Component as Cpt
-from ophyd import Device, Kind
+from ophyd import Kind
 from ophyd.utils import LimitError
 
-from devices.camera import mean_counts, optional_property
+from devices.camera import mean_counts
+from devices.camera_facts import CameraFacts
 from devices.configuration import AxisSettings, CameraSettings, ScannerSettings
 from devices.core import Connection
 from devices.outlet import PIXELS, Outlet
 from devices.scan import ScanProgram, Side
 from devices.sequence import Take
-from devices.signals import CoreSignal, Derived, Setting, Told, as_told
+from devices.signals import Derived, Setting, Told, as_told
 from gently_bluesky.errors import AcquisitionError, ReadingError
 from gently_bluesky.protocols import Sink, Volume, VolumeMetadata
 
@@ -40,20 +41,7 @@ def _not_zero(view: Any, value: float) -> None:
         raise LimitError(f"{view.name}: a slope of 0 um per degree says that the galvo does not move the sheet")
 
 
-def _text(kind_of: str) -> Cpt:
-    def read(view: "View") -> str:
-        return optional_property(view, getattr(view.arm.camera, f"{kind_of}_property"))
-
-    return Cpt(
-        CoreSignal,
-        source=lambda view: f"mmcore:{view.label}.{getattr(view.arm.camera, f'{kind_of}_property')}",
-        read=read,
-        dtype_numpy="<U",
-        kind=Kind.config,
-    )
-
-
-class View(Device):  # type: ignore[misc]
+class View(CameraFacts):
     """One view of a `Spim`.
 
     Parameters
@@ -98,31 +86,14 @@ class View(Device):  # type: ignore[misc]
     camera_label = Cpt(Derived, read=lambda view: view.label, dtype_numpy="<U", kind=Kind.config)
     piezo_label = Cpt(Derived, read=lambda view: view.arm.piezo.label, dtype_numpy="<U", kind=Kind.config)
     scanner_label = Cpt(Derived, read=lambda view: view.arm.scanner.label, dtype_numpy="<U", kind=Kind.config)
-    sensor_px = Cpt(
-        Derived,
-        read=lambda view: list(view.arm.camera.sensor_px),
-        dtype_numpy="<i8",
-        shape=(2,),
-        units="pixel",
-        kind=Kind.config,
-    )
     pixel_size_um = Cpt(Derived, read=lambda view: view.pixel_um, units="um", kind=Kind.config)
     binning = Cpt(Derived, read=lambda view: view.arm.camera.binning, dtype_numpy="<i8", kind=Kind.config)
-    adapter = Cpt(
-        CoreSignal,
-        source=lambda view: f"mmcore:{view.label}",
-        read=lambda view: view.read_adapter(),
-        dtype_numpy="<U",
-        kind=Kind.config,
-    )
-    gain = _text("gain")
-    firmware = _text("firmware")
-    serial = _text("serial")
 
     def __init__(self, *, name: str, parent: Any, view: str, **kwargs: Any) -> None:
         self.arm: Arm = parent.arms[view]
         self.view = view
-        self.label = self.arm.camera.label
+        self.settings = self.arm.camera
+        self.label = self.settings.label
         self.spim_settings = parent.settings
         self.connection: Connection = parent.connection
         sink: Sink | None = parent.sink
@@ -166,11 +137,6 @@ class View(Device):  # type: ignore[misc]
         if self._mean is None:
             raise ReadingError(f"{self.name}: nothing was taken yet; trigger it first")
         return self._mean
-
-    def read_adapter(self) -> str:
-        """Adapter and device name of the camera, as Micro-Manager has them."""
-        core = self.connection.core
-        return f"{core.getDeviceLibrary(self.label)}.{core.getDeviceName(self.label)}"
 
     def side(self, told: Told = as_told) -> Side:
         """How this view is to be scanned.
