@@ -14,7 +14,7 @@ class Microscope(Protocol):
 
     @property
     def spim(self) -> Any:
-        """Takes a volume in one or both views for each trigger."""
+        """Takes a volume in one or both views a trigger; `check_settings` refuses what it could not take."""
 
     @property
     def xy_stage(self) -> Any:
@@ -26,4 +26,7 @@ class Microscope(Protocol):
 
     @property
     def laser(self) -> Any:
-        """Positioner of presets: selects, and is lit by the detectors alone."""
+        """Positioner of `presets`, one of which is `off`: selects, and is lit by the detectors alone.
+
+        `check_value` refuses a preset that there is not, `check_before` one whose powers are not allowed now.
+        """
