@@ -90,6 +90,10 @@ class RunLockedError(GentlyError, RuntimeError):
     """Another process writes this run."""
 
 
+class RunElsewhereError(GentlyError, RuntimeError):
+    """Another machine writes this run, or did: whether it lives cannot be seen from here."""
+
+
 class RunExistsError(GentlyError, FileExistsError):
     """The run is already in this root."""
 

@@ -27,7 +27,7 @@ from gently_bluesky.errors import (
 )
 from gently_bluesky.protocols import Volume
 from gently_bluesky.read.run import Run
-from gently_bluesky.store.ome_tiff import frame_times
+from gently_bluesky.store.ome_tiff import examine
 from tests.data_rig import (
     DEADLINE_S,
     SHAPE,
@@ -82,7 +82,7 @@ def test_two_views_of_the_instrument_are_two_data_keys_with_every_plane_in_its_p
             assert images[event, :, 0, 0].tolist() == [code] * PLANES
             assert images[event, :, 0, 2].tolist() == list(range(PLANES))
         assert len(images.voxel_size_um or ()) == 3
-        times = frame_times(run.folder / key / "000001.ome.tif")
+        times = np.array(examine(run.folder / key / "000001.ome.tif").times)
         assert times.tolist() == stream[f"{key}_frame_times"][1].tolist()
 
 
@@ -675,7 +675,7 @@ def test_a_volume_aborted_while_another_thread_writes_never_writes_into_a_closed
         thread.join(DEADLINE_S)
     assert [type(error) for error in errors] == [FrameError]
     (entry,) = manifest(run_folder(root))
-    times = frame_times(run_folder(root) / entry["path"])
+    times = np.array(examine(run_folder(root) / entry["path"]).times)
     assert entry["details"]["frames"] == np.count_nonzero(times)
 
 

@@ -93,6 +93,11 @@ if sys.platform == "linux":
                 raise OSError(code, os.strerror(code))
             os.fdatasync(descriptor)
 
+    def forget_range(descriptor: int, offset: int, size: int) -> None:
+        """Let the page cache drop a part of a file, as far as it is on disk already."""
+        whole = offset // PAGE * PAGE
+        os.posix_fadvise(descriptor, whole, offset + size - whole, os.POSIX_FADV_DONTNEED)
+
     def forget_pages(path: Path) -> None:
         """Let the page cache drop a file that is on disk already, so that its warm memory serves the next one."""
         descriptor = os.open(path, os.O_RDONLY)
@@ -104,6 +109,9 @@ else:
 
     def _push(descriptor: int, offset: int, size: int) -> None:  # noqa: ARG001
         os.fsync(descriptor)
+
+    def forget_range(descriptor: int, offset: int, size: int) -> None:  # noqa: ARG001
+        """Do nothing: this system manages its page cache alone."""
 
     def forget_pages(path: Path) -> None:
         """Do nothing: this system manages its page cache alone."""
@@ -260,6 +268,11 @@ class AppendFile:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, before)
             raise
+
+    def cut(self, size: int) -> None:
+        """Make it shorter, durably: what follows is kept elsewhere."""
+        os.ftruncate(self._descriptor, size)
+        self.sync()
 
     def sync(self) -> None:
         """Make it durable."""

@@ -68,3 +68,33 @@ class EventFacts:
 
 FrameTimes = Sequence[float | None]
 """Seconds since the epoch, one a plane; None where no frame came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a volume's file says of itself when it is found.
+
+    Attributes
+    ----------
+    format, geometry, offset
+        How its pixels lie: `offset` in bytes, contiguous from there, in C order.
+    times
+        When each frame was taken, seconds since the epoch, 0 where it never came; None where the format does
+        not say.
+    run_uid, resource_uid, data_key, index
+        Where it belongs; None where the format does not say.
+    """
+
+    format: str
+    geometry: Geometry
+    offset: int
+    times: tuple[float, ...] | None = None
+    run_uid: str | None = None
+    resource_uid: str | None = None
+    data_key: str | None = None
+    index: int | None = None
+
+    @property
+    def frames(self) -> int | None:
+        """How many frames came; None where the format does not say."""
+        return None if self.times is None else sum(time != 0 for time in self.times)

@@ -9,7 +9,8 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from gently_bluesky.store.facts import EventFacts, FrameTimes, Geometry, VolumeFacts
+from gently_bluesky.store import npy, ome_tiff
+from gently_bluesky.store.facts import EventFacts, Found, FrameTimes, Geometry, VolumeFacts
 from gently_bluesky.store.npy import NpyFile
 from gently_bluesky.store.ome_tiff import OmeTiffFile
 from gently_bluesky.store.ome_xml import can_describe
@@ -82,3 +83,14 @@ def _ome_tiff(folder: Path, geometry: Geometry) -> ImageStore:
 
 FORMATS: Mapping[str, Callable[[Path, Geometry], ImageStore]] = {"ome-tiff": _ome_tiff}
 """By the name that a FileWriter is given: from a new, empty folder and a geometry to a store in it."""
+
+
+def examine(path: Path) -> Found:
+    """Read what a file says of itself; ValueError if no format of ours knows it."""
+    for suffix, read in _EXAMINE.items():
+        if path.name.endswith(suffix):
+            return read(path)
+    raise ValueError(f"{path} has the name of no format that is written here")
+
+
+_EXAMINE: Mapping[str, Callable[[Path], Found]] = {".ome.tif": ome_tiff.examine, ".npy": npy.examine}

@@ -10,8 +10,10 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from gently_bluesky.store.disk import PAGE, BlockFile
-from gently_bluesky.store.facts import EventFacts, FrameTimes, Geometry, VolumeFacts
+from gently_bluesky.store.facts import EventFacts, Found, FrameTimes, Geometry, VolumeFacts
 
 
 class NpyFile:
@@ -44,3 +46,15 @@ class NpyFile:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def examine(path: Path) -> Found:
+    """Read how an array lies in a file; ValueError if it is no .npy file."""
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        if version != (1, 0):
+            raise ValueError(f"{path} was not written here: its version is {version}")
+        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
+        if fortran_order:
+            raise ValueError(f"{path} was not written here: it is in Fortran order")
+        return Found("npy", Geometry(shape, dtype), file.tell())

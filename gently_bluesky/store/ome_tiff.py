@@ -19,16 +19,15 @@ Source: TIFF 6.0; the BigTIFF extension; OME-TIFF specification 2016-06.
 import struct
 from collections.abc import Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gently_bluesky.store.disk import PAGE, BlockFile
-from gently_bluesky.store.facts import EventFacts, FrameTimes, Geometry, VolumeFacts
-from gently_bluesky.store.ome_xml import ome_xml, roomy_xml_bytes
+from gently_bluesky.store.facts import EventFacts, Found, FrameTimes, Geometry, VolumeFacts
+from gently_bluesky.store.ome_xml import describes, ome_xml, roomy_xml_bytes
 
 _SHORT, _LONG, _RATIONAL, _LONG8, _ASCII = 3, 4, 5, 16, 2
 _SAMPLE_FORMAT = {"u": 1, "i": 2, "f": 3}
@@ -191,28 +190,44 @@ def _description_entry() -> int:
     return _FIRST_IFD + 8 + 5 * _ENTRY.size
 
 
-def frame_times(path: Path) -> NDArray[np.float64]:
-    """Read when each frame of a file of ours was taken, whole or interrupted.
+def examine(path: Path) -> Found:
+    """Read what a file of ours says of itself, whole or interrupted; only its head is read.
 
-    Returns
-    -------
-    NDArray
-        (planes,), seconds since the epoch; 0 where the frame never came.
+    Raises
+    ------
+    ValueError
+        It was not written here, or its head is damaged.
     """
-    with path.open("rb") as file:
-        head = file.read(_FIRST_IFD)
-        magic, version, _, _, first = struct.unpack("<2sHHHQ", head)
-        if magic != b"II" or version != 43 or first != _FIRST_IFD:
-            raise ValueError(f"{path} was not written here")
-        planes, offset, data_offset = 0, first, 0
-        while offset:
-            file.seek(offset)
-            (count,) = struct.unpack("<Q", file.read(8))
-            body = file.read(_ENTRY.size * count + 8)
-            if planes == 0:
-                tags = {tag: value for tag, _, _, value in _ENTRY.iter_unpack(body[:-8])}
-                (data_offset,) = struct.unpack("<Q", tags[273])
-            (offset,) = struct.unpack("<Q", body[-8:])
-            planes += 1
-        file.seek(data_offset - 8 * planes)
-        return np.frombuffer(file.read(8 * planes), "<f8")
+    try:
+        with path.open("rb") as file:
+            return _examine(file)
+    except (struct.error, KeyError, IndexError, TypeError) as error:
+        raise ValueError(f"{path} was not written here, or its head is damaged ({error!r})") from error
+    except ValueError as error:
+        raise ValueError(f"{path} was not written here ({error})") from error
+
+
+def _examine(file: BinaryIO) -> Found:
+    magic, version, _, _, first = struct.unpack("<2sHHHQ", file.read(_FIRST_IFD))
+    if magic != b"II" or version != 43 or first != _FIRST_IFD:
+        raise ValueError("another kind of file")
+    planes, offset, tags = 0, first, dict[int, tuple[int, bytes]]()
+    while offset:
+        file.seek(offset)
+        (count,) = struct.unpack("<Q", file.read(8))
+        body = file.read(_ENTRY.size * count + 8)
+        if planes == 0:
+            tags = {tag: (length, value) for tag, _, length, value in _ENTRY.iter_unpack(body[:-8])}
+        after = struct.unpack("<Q", body[-8:])[0]
+        if after and after <= offset:
+            raise ValueError("its directories run in a circle")
+        offset, planes = after, planes + 1
+    length, where = tags[_DESCRIPTION]
+    file.seek(struct.unpack("<Q", where)[0])
+    said = describes(file.read(length).rstrip(b"\0"))
+    (data_offset,) = struct.unpack("<Q", tags[273][1])
+    file.seek(data_offset - 8 * planes)
+    times = np.frombuffer(file.read(8 * planes), "<f8")
+    if said.geometry.planes != planes:
+        raise ValueError(f"{planes} directories for {said.geometry.planes} planes")
+    return replace(said, offset=data_offset, times=tuple(times.tolist()))

@@ -9,12 +9,15 @@ import uuid
 from collections.abc import Iterator, Mapping
 from xml.etree import ElementTree as ET
 
-from gently_bluesky.store.facts import EventFacts, FrameTimes, Geometry, VolumeFacts
+import numpy as np
+
+from gently_bluesky.store.facts import EventFacts, Found, FrameTimes, Geometry, VolumeFacts
 
 _NAMESPACE = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 _SCHEMA = f"{_NAMESPACE} {_NAMESPACE}/ome.xsd"
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _MICROMETER = "\u00b5m"
+_HOME = "gently_bluesky/volume"
 
 PIXEL_TYPES: Mapping[str, str] = {
     "i1": "int8",
@@ -74,7 +77,7 @@ def ome_xml(
         ET.SubElement(image, "AcquisitionDate").text = moment.isoformat(timespec="milliseconds")[:-6]
     _pixels(image, geometry, facts)
     annotations = ET.SubElement(root, "StructuredAnnotations")
-    for number, (name, values) in enumerate(_annotations(facts, event)):
+    for number, (name, values) in enumerate(_annotations(geometry, facts, event)):
         ET.SubElement(image, "AnnotationRef", {"ID": f"Annotation:{number}"})
         box = ET.SubElement(annotations, "MapAnnotation", {"ID": f"Annotation:{number}", "Namespace": name})
         value = ET.SubElement(box, "Value")
@@ -138,21 +141,58 @@ def _planes(geometry: Geometry, facts: VolumeFacts, times: FrameTimes | None) ->
     return "".join(parts)
 
 
-def _annotations(facts: VolumeFacts, event: EventFacts | None) -> Iterator[tuple[str, dict[str, object]]]:
+def _annotations(
+    geometry: Geometry, facts: VolumeFacts, event: EventFacts | None
+) -> Iterator[tuple[str, dict[str, object]]]:
     home: dict[str, object] = {
         "run_uid": facts.run_uid,
         "stream_resource_uid": facts.resource_uid,
         "data_key": facts.data_key,
         "index": facts.index,
+        "shape": " ".join(map(str, geometry.shape)),
     }
     if view := facts.metadata.get("view"):
         home["view"] = view
-    yield "gently_bluesky/volume", home | dict(facts.run)
+    yield _HOME, home | dict(facts.run)
     if event is not None:
         yield (
             "gently_bluesky/event",
             {"event_uid": event.uid, "seq_num": event.seq_num, "event_time": event.time} | dict(event.scalars),
         )
+
+
+def describes(xml: bytes) -> Found:
+    """Read what `ome_xml` wrote, also out of a file that others have rewritten: geometry, and where it belongs.
+
+    Raises
+    ------
+    ValueError
+        It is no OME-XML, or none of ours.
+    """
+    try:
+        root = ET.fromstring(xml)
+    except ET.ParseError as error:
+        raise ValueError(f"no XML: {error}") from error
+    pixels = root.find(f".//{{{_NAMESPACE}}}Pixels")
+    box = root.find(f".//{{{_NAMESPACE}}}MapAnnotation[@Namespace='{_HOME}']")
+    if pixels is None or box is None:
+        raise ValueError("its OME-XML does not say where it belongs")
+    home = {item.get("K"): item.text or "" for item in box.iter(f"{{{_NAMESPACE}}}M")}
+    names = {name: kind for kind, name in PIXEL_TYPES.items()}
+    try:
+        return Found(
+            format="ome-tiff",
+            geometry=Geometry(
+                tuple(map(int, home["shape"].split())), np.dtype("<" + names[pixels.get("Type", "")])
+            ),
+            offset=0,
+            run_uid=home["run_uid"],
+            resource_uid=home["stream_resource_uid"],
+            data_key=home["data_key"],
+            index=int(home["index"]),
+        )
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"its OME-XML lacks or garbles {error}") from error
 
 
 def _text(value: object) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from gently_bluesky.errors import RunExistsError, RunLockedError
-from gently_bluesky.store.disk import AppendFile, naming_a_full_disk, sync_file, sync_folder
+from gently_bluesky.store.disk import AppendFile, BlockFile, naming_a_full_disk, sync_file, sync_folder
 from gently_bluesky.store.journal import encode_line, mend, read_start
 from gently_bluesky.store.layout import JOURNAL, LOCK, MANIFEST, WRITER, day_folder, run_folder_name, slug
 from gently_bluesky.store.manifest import ManifestEntry
@@ -115,6 +115,20 @@ class RunFolder:
             self._journal.append(lines)
             if self._durable:
                 self._journal.sync()
+
+    def set_aside(self, offset: int) -> Path:
+        """Move what the journal holds from a damaged line on into a file beside it; give that file."""
+        with (self.path / JOURNAL).open("rb") as journal:
+            journal.seek(offset)
+            damaged = journal.read()
+        number = 1
+        while (path := self.path / f"journal.damaged{'' if number == 1 else f'+{number}'}.jsonl").exists():
+            number += 1
+        with BlockFile(path, len(damaged), damaged) as copy:
+            copy.sync()
+        sync_folder(self.path)
+        self._journal.cut(offset)
+        return path
 
     def sync_everything(self, volumes: Iterable[Path]) -> None:
         """Make durable what was not so far: the volumes, their folders, manifest and journal."""

@@ -18,13 +18,14 @@ from typing import Any, Literal, Self
 from event_model import DocumentNames, bulk_datum_to_datum_page
 from numpy.typing import DTypeLike
 
-from gently_bluesky.errors import DocumentError, NoOpenRunError, RunExistsError, WriterFailedError
+from gently_bluesky.errors import DocumentError, GentlyError, NoOpenRunError, RunExistsError, WriterFailedError
 from gently_bluesky.protocols import VolumeMetadata
 from gently_bluesky.store.formats import FORMATS
 from gently_bluesky.store.layout import create_root, day_folder
 from gently_bluesky.store.strict_json import plain, restored
 from gently_bluesky.write.intake import Item
 from gently_bluesky.write.recorder import RunRecorder
+from gently_bluesky.write.recovery import LeftAlone, Salvage, recover
 from gently_bluesky.write.resource import ResourceWriter
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,9 @@ class FileWriter:
         Arrays of numbers inside events that are larger go to files; the others stay in the journal.
     backlog_bytes
         How much may wait for the writer's thread; the RunEngine waits when it is full.
+    salvage
+        What becomes of frames that an interrupted run left behind; see `recover`, which the first run begins
+        with.
 
     Raises
     ------
@@ -69,6 +73,7 @@ class FileWriter:
         durability: Literal["event", "run"] = "event",
         inline_limit_bytes: int = 65536,
         backlog_bytes: int = 512 << 20,
+        salvage: Salvage = "beside",
     ) -> None:
         if image_format not in FORMATS:
             raise ValueError(f"image_format {image_format!r} is not one of {sorted(FORMATS)}.")
@@ -79,6 +84,7 @@ class FileWriter:
         self._inline_limit_bytes = inline_limit_bytes
         self._make_store = FORMATS[image_format]
         self._backlog_bytes = backlog_bytes
+        self._salvage: Salvage | None = salvage
         self._runs: dict[str, RunRecorder] = {}
         self._of: dict[str, RunRecorder] = {}
         self._refused: set[str] = set()
@@ -145,6 +151,7 @@ class FileWriter:
             raise DocumentError(f"Start {start['uid']} has the time {start['time']}: {error}.") from error
         if start["uid"] in self._runs:
             raise RunExistsError(f"Run {start['uid']} is open in {self!r} already; its start document came twice.")
+        self._recover()
         try:
             self._begin_thread()
             assert self._pool is not None
@@ -166,6 +173,15 @@ class FileWriter:
         self._enqueue(run, Item("start", start))
         run.begun.wait()  # what is exposed from now on has a run to belong to
         run.check()
+
+    def _recover(self) -> None:
+        salvage, self._salvage = self._salvage, None
+        try:
+            for done in recover(self.root, salvage=salvage) if salvage is not None else ():
+                if not (isinstance(done, LeftAlone) and done.running):
+                    log.warning("%s", done)
+        except (GentlyError, OSError) as error:  # what was interrupted can wait; this run cannot
+            log.warning("interrupted runs in %s were not looked after: %s", self.root, error)
 
     def _take(self, name: str, doc: Mapping[str, Any]) -> None:
         run = self._run_of(name, doc)

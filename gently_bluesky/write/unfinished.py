@@ -1,0 +1,150 @@
+"""Volumes that came last in an interrupted run and that no document names: found, and put into words.
+
+Knows files, manifests and documents; changes none of them, but for space that was reserved for nothing.
+"""
+
+import logging
+import uuid
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gently_bluesky.store.facts import Found
+from gently_bluesky.store.formats import examine
+from gently_bluesky.store.journal import Pair
+from gently_bluesky.store.manifest import ManifestEntry, read_manifest
+from gently_bluesky.store.pixels import pixel_hash
+from gently_bluesky.store.streams import RunTable, StreamTable
+
+log = logging.getLogger(__name__)
+
+_INTERRUPTED = "the run was interrupted before a document named it"
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A volume that no document names, and what its file says of itself."""
+
+    entry: ManifestEntry
+    frames: int | None
+    planes: int
+    last_seen: float
+
+
+def give_back_space(path: Path) -> None:
+    """Remove what was reserved in a run folder for volumes that never got their name."""
+    for file in path.glob("*/.*.new"):
+        file.unlink()  # space that was reserved: a file has its name before its first frame
+
+
+def find_unfinished(path: Path, table: RunTable) -> Iterator[Unfinished]:
+    """Give the volumes of a run that came after those that its documents name."""
+    named: dict[str, int] = {}
+    for stream in table.streams.values():
+        for ref in (ref for row in stream.rows() for ref in row.volumes.values()):
+            named[ref.resource] = max(ref.index, named.get(ref.resource, -1))
+    known = read_manifest(path)
+    for file in sorted(path.glob("*/*")):
+        entry = known.get(file.relative_to(path).as_posix())
+        try:
+            if not file.is_file() or (entry is not None and not _is_last(entry, named)):
+                continue
+            found = examine(file)
+            if entry is None or entry.state == "aborted":
+                digest = pixel_hash(file, found.offset, found.geometry.nbytes)
+                entry = _aborted(file.relative_to(path).as_posix(), found, digest)
+        except (ValueError, EOFError) as error:  # not ours to name
+            log.warning("%s was left alone: %s", file, error)
+            continue
+        yield Unfinished(entry, found.frames, found.geometry.planes, max(found.times or (0.0,)))
+
+
+def _is_last(entry: ManifestEntry, named: Mapping[str, int]) -> bool:
+    unfinished = entry.state == "sealed" or entry.details.get("reason") == _INTERRUPTED
+    return unfinished and entry.index is not None and entry.index > named.get(entry.resource, -1)
+
+
+def _aborted(name: str, what: Found, digest: str) -> ManifestEntry:
+    details = {"offset": what.offset, "reason": _INTERRUPTED}
+    folder, _, file = name.partition("/")
+    return ManifestEntry(
+        data_key=what.data_key or folder,
+        resource=what.resource_uid or "",
+        index=int(file.split(".")[0]) if what.index is None else what.index,
+        path=name,
+        format=what.format,
+        shape=what.geometry.shape,
+        dtype=what.geometry.dtype.str,
+        bytes=what.geometry.nbytes,
+        xxh3_128=digest,
+        state="aborted",
+        details=details if what.frames is None else {**details, "frames": what.frames},
+    )
+
+
+def documents_of(table: RunTable, unfinished: Collection[Unfinished]) -> Iterator[Pair]:
+    """Give documents that name volumes which came in part, one event for those of one trigger.
+
+    The table takes each document before the next one is asked for. A volume whose stream is not known, or has no
+    events, stays beside.
+    """
+    together: defaultdict[tuple[str, int], list[Unfinished]] = defaultdict(list)
+    for each in unfinished:
+        stream = _stream_of(table, each.entry)
+        if stream is not None and each.entry.index is not None and each.frames:
+            together[stream.name, each.entry.index].append(each)
+    for (name, _), group in sorted(together.items()):
+        yield from _event_of(table, table.streams[name], group)
+
+
+def _stream_of(table: RunTable, entry: ManifestEntry) -> StreamTable | None:
+    for stream in table.streams.values():
+        for row in stream.rows():
+            if row.uid is not None and any(ref.resource == entry.resource for ref in row.volumes.values()):
+                return stream
+    return None
+
+
+def _event_of(table: RunTable, stream: StreamTable, group: Collection[Unfinished]) -> Iterator[Pair]:
+    assert table.start is not None
+    seq_num = max(row.seq_num for row in stream.rows()) + 1
+    counts = {f"{each.entry.data_key}_frames": each.frames for each in group}
+    source = {"source": "gently_bluesky:recovery", "shape": []}
+    moment = max(each.last_seen for each in group)
+    descriptor = {
+        "uid": str(uuid.uuid4()),
+        "run_start": table.start["uid"],
+        "time": moment,
+        "name": stream.name,
+        "data_keys": {
+            **{each.entry.data_key: stream.data_keys[each.entry.data_key] for each in group},
+            "good": {**source, "dtype": "boolean"},
+            **{key: {**source, "dtype": "integer"} for key in counts},
+        },
+        "configuration": {},
+        "object_keys": {},
+        "hints": {},
+    }
+    yield "descriptor", descriptor
+    for each in group:
+        index = each.entry.index or 0
+        datum = {
+            "uid": f"{each.entry.resource}/{index}",
+            "stream_resource": each.entry.resource,
+            "descriptor": descriptor["uid"],
+            "indices": {"start": index, "stop": index + 1},
+            "seq_nums": {"start": seq_num, "stop": seq_num + 1},
+        }
+        yield "stream_datum", datum
+    said = {"good": False, **counts}
+    event = {
+        "uid": str(uuid.uuid4()),
+        "descriptor": descriptor["uid"],
+        "time": moment,
+        "seq_num": seq_num,
+        "data": said,
+        "timestamps": dict.fromkeys(said, moment),
+        "filled": {},
+    }
+    yield "event", event
