@@ -110,7 +110,7 @@ else:
     def _push(descriptor: int, offset: int, size: int) -> None:  # noqa: ARG001
         os.fsync(descriptor)
 
-    def forget_range(descriptor: int, offset: int, size: int) -> None:  # noqa: ARG001
+    def forget_range(descriptor: int, offset: int, size: int) -> None:
         """Do nothing: this system manages its page cache alone."""
 
     def forget_pages(path: Path) -> None:

@@ -1,0 +1,108 @@
+"""Whether stored pixels still are what the manifest says: size, and hash, unless they were compared before.
+
+What was compared is remembered in the index, by size and time of change, so that only what is new is read again.
+Like all of the index, that memory may be deleted at any time.
+"""
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from gently_bluesky.errors import JournalError
+from gently_bluesky.store.journal import append_shared, read_lines
+from gently_bluesky.store.manifest import ManifestEntry
+from gently_bluesky.store.pixels import pixel_hash
+
+_MEMORY = Path("index", "verified.jsonl")
+
+Condition = Literal["good", "missing", "short", "grown", "changed", "unknown"]
+"""Of a stored file: "unknown" has no hash to compare with."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    size: int
+    mtime_ns: int
+    xxh3_128: str
+
+
+class StoredFiles:
+    """The stored files of a root, compared with what manifests say of them; for several threads.
+
+    Parameters
+    ----------
+    root
+        A root.
+    afresh
+        Read everything again, whatever was compared before.
+    """
+
+    def __init__(self, root: Path, *, afresh: bool = False) -> None:
+        self._root = root
+        self._seen: dict[str, _Seen] = {}
+        self._new: dict[str, _Seen] = {}
+        self._lock = threading.Lock()
+        if not afresh:
+            self._recall()
+
+    def _recall(self) -> None:
+        path = self._root / _MEMORY
+        try:
+            for _, line in read_lines(path) if path.exists() else ():
+                self._seen[line["path"]] = _Seen(line["size"], line["mtime_ns"], line["xxh3_128"])
+        except (JournalError, KeyError, TypeError):
+            pass  # a cache: what it does not say is read again
+
+    def is_known(self, folder: Path, entry: ManifestEntry) -> bool:
+        """Whether the file was compared before and nobody has touched it since."""
+        path = folder / entry.path
+        try:
+            status = path.stat()
+        except OSError:
+            return False
+        seen = self._seen.get(path.relative_to(self._root).as_posix())
+        return seen is not None and seen == _Seen(status.st_size, status.st_mtime_ns, entry.xxh3_128 or "")
+
+    def condition(self, folder: Path, entry: ManifestEntry) -> Condition:
+        """Compare one file of a run folder with its manifest entry; its pixels are read, unless they are known."""
+        path = folder / entry.path
+        try:
+            status = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return "missing"
+        wanted = int(entry.details.get("offset", 0)) + entry.bytes
+        if status.st_size != wanted:
+            return "short" if status.st_size < wanted else "grown"
+        if entry.xxh3_128 is None:
+            return "unknown"
+        return "good" if self.is_known(folder, entry) else self._compare(path, entry)
+
+    def _compare(self, path: Path, entry: ManifestEntry) -> Condition:
+        try:
+            status = path.stat()
+            digest = pixel_hash(path, int(entry.details.get("offset", 0)), entry.bytes)
+        except EOFError:
+            return "short"
+        except FileNotFoundError:
+            return "missing"
+        if digest != entry.xxh3_128:
+            return "changed"
+        with self._lock:
+            seen = _Seen(status.st_size, status.st_mtime_ns, digest)
+            self._new[path.relative_to(self._root).as_posix()] = seen
+        return "good"
+
+    def remember(self) -> None:
+        """Note in the index what was found good since the last time."""
+        with self._lock:
+            new, self._new = self._new, {}
+        self._seen |= new
+        path = self._root / _MEMORY
+        path.parent.mkdir(exist_ok=True)
+        if new:
+            lines = [
+                {"path": name, "size": seen.size, "mtime_ns": seen.mtime_ns, "xxh3_128": seen.xxh3_128}
+                for name, seen in new.items()
+            ]
+            append_shared(path, lines, durable=False)
