@@ -177,7 +177,7 @@ class Outlet:
         source: str,
         shape: Sequence[int],
         voxel_size_um: Sequence[float | str],
-        **more: str,
+        **more: str | Sequence[str],
     ) -> dict[str, dict[str, Any]]:
         """Give the data key.
 

@@ -262,6 +262,11 @@ class Spim(ExposingDevice):
         """How many volumes are sealed in every active view."""
         return min(view.outlet.sealed for view in self.active_views())
 
+    @property
+    def stage_keys(self) -> tuple[str, str, str]:
+        """Data keys of the stage (x, y, z), for events in which the stages are read as well."""
+        return self._xy_stage.x.name, self._xy_stage.y.name, self._z_stage.name
+
     def _new_status(self) -> CausedStatus:
         return FramesStatus(self, frames=len(self.active_views()) * int(self.num_slices.get()))
 

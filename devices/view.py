@@ -286,6 +286,9 @@ class View(CameraFacts):
             shape=self.parent.volume_shape(),
             voxel_size_um=(self.parent.z_step_um.name, self.pixel_um, self.pixel_um),
             view=self.view,
+            exposure_ms=self.parent.exposure_ms.name,
+            stage_position_um=self.parent.stage_keys,
+            z_centre_um=self.piezo_offset_um.name,
         )
         return {**super().describe(), **volume}
 

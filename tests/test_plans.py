@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
 import bluesky.preprocessors as bpp
 import numpy as np
 import pytest
+import tifffile
 from bluesky import RunEngine
 from bluesky.simulators import check_limits
 from bluesky.utils import FailedStatus, RunEngineInterrupted
@@ -18,7 +20,7 @@ from ophyd.sim import det, motor
 from ophyd.utils import LimitError
 
 from devices import Dispim
-from gently_bluesky import Catalog, FileWriter
+from gently_bluesky import Catalog, FileWriter, replay
 from gently_bluesky.errors import PlanError, PresetError
 from gently_bluesky.plans import Calibration, Embryo, acquire_timelapse, acquire_volume, snap
 from tests.devices_rig import DARK, PLANES, SIZE, faults, simulated, small, spim_settings, subscribe
@@ -458,3 +460,22 @@ def test_a_flyer_of_others_goes_along(root: Path) -> None:
     run = Catalog(root)[-1]
     assert run.exit_status == "success"
     assert addresses(run["primary"]["spim_a"]) == [list(range(PLANES))] * 2
+
+
+def planes_said(root: Path, key: str) -> list[dict[str, str]]:
+    """What the OME-XML of the first volume says of each plane."""
+    (path,) = root.glob(f"runs/*/*/*/*/{key}/000000.ome.tif")
+    with tifffile.TiffFile(path) as file:
+        tree = ElementTree.fromstring(str(file.ome_metadata))
+    return [dict(plane.attrib) for plane in tree.iter() if plane.tag.endswith("}Plane")]
+
+
+def test_a_copy_of_a_run_says_of_each_plane_what_the_first_files_said(root: Path, tmp_path: Path) -> None:
+    with microscope(root) as (engine, dispim, _):
+        engine(acquire_timelapse(dispim, [E2], session="s", count=1))
+    with FileWriter(tmp_path / "copy") as copy:
+        replay(Catalog(root)[-1], copy, fill=True)
+    for key in ("spim_a", "spim_b"):
+        first, second = planes_said(root, key), planes_said(tmp_path / "copy", key)
+        assert {"ExposureTime", "PositionX", "PositionY", "PositionZ", "DeltaT"} <= first[0].keys()
+        assert second == first

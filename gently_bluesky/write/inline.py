@@ -4,7 +4,7 @@ What a descriptor says of an array cannot be trusted: ophyd's `Signal` gives no 
 10 x 10 image as [10], or as a number. The arrays that came decide.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,18 +20,33 @@ Doc = dict[str, Any]
 _NUMERIC = "biufc"
 
 
-def metadata_of(data_key: Doc, event: Mapping[str, Any]) -> VolumeMetadata:
-    """Give what a descriptor and an event say of a volume in the words that files have for it."""
+def metadata_of(data_key: Doc, planes: int, event: Mapping[str, Any]) -> VolumeMetadata:
+    """Give what a descriptor and an event say of a volume in the words that files have for it.
+
+    Where a data key says text for a number, it is the data key of the same event that holds the number.
+    """
     data = event["data"]
     metadata: VolumeMetadata = {}
-    sizes = [data.get(size) if isinstance(size, str) else size for size in data_key.get("voxel_size_um", ())]
-    if sizes and all(isinstance(size, int | float) for size in sizes):
-        metadata["voxel_size_um"] = [float(size) for size in sizes if size is not None]
+    if sizes := _numbers(data_key.get("voxel_size_um", ()), data):
+        metadata["voxel_size_um"] = sizes
+    if exposure := _numbers([data_key.get("exposure_ms")], data):
+        metadata["exposure_ms"] = exposure[0]
+    if position := _numbers(data_key.get("stage_position_um", ()), data):
+        metadata["stage_position_um"] = position
+    if sizes and (centre := _numbers([data_key.get("z_centre_um")], data)):
+        metadata["z_um"] = [centre[0] + sizes[0] * (plane - (planes - 1) / 2) for plane in range(planes)]
     if isinstance(view := data_key.get("view"), str):
         metadata["view"] = view
     if isinstance(channel := data.get("channel"), str):
         metadata["channel"] = channel
     return metadata
+
+
+def _numbers(said: Sequence[Any], data: Mapping[str, Any]) -> list[float]:
+    """Give what is said as numbers; none at all, if one of them is not known."""
+    values = [data.get(value) if isinstance(value, str) else value for value in said]
+    known = [float(value) for value in values if isinstance(value, int | float)]
+    return known if len(known) == len(values) else []
 
 
 def frame_times_of(key: str, planes: int, event: Mapping[str, Any]) -> list[float]:

@@ -225,7 +225,7 @@ class Intake:
         # a copy: whoever made the array may use its memory again before it is written
         pixels = np.array(array, dtype=geometry.dtype, order="C", copy=True)
         times = frame_times_of(key, geometry.planes, event)
-        metadata = metadata_of(descriptor.doc["data_keys"].get(key, {}), event)
+        metadata = metadata_of(descriptor.doc["data_keys"].get(key, {}), geometry.planes, event)
         return InlineVolume(resource, resource.next_index(), pixels, times, metadata)
 
     def _described_as(self, descriptor: _Descriptor, signature: Signature, time: float) -> Iterator[Item]:
