@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import os
 import shutil
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -151,3 +152,13 @@ def as_root() -> None:
     """Skip (fail, where CI is set) whoever may not mount."""
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         _missing("the right to mount a small tmpfs (root)")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, as_root: None) -> Iterator[Path]:
+    """A real file system of 4 MiB."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", mount], check=True)
+    yield mount
+    subprocess.run(["umount", "--lazy", mount], check=True)

@@ -21,6 +21,7 @@ from ophyd.status import Status
 from gently_bluesky import Catalog, FileWriter, replay
 from gently_bluesky.protocols import Sink, Volume, VolumeMetadata
 from gently_bluesky.read.run import Run
+from gently_bluesky.store.disk import free_bytes
 from gently_bluesky.store.facts import VolumeFacts
 from gently_bluesky.store.journal import Pair
 from gently_bluesky.store.strict_json import decode, encode, plain
@@ -307,6 +308,14 @@ def facts(**more: Any) -> VolumeFacts:
     """What a file is told at its creation."""
     said: dict[str, Any] = {"run_uid": "run", "resource_uid": "resource", "data_key": "cam", "index": 0}
     return VolumeFacts(**(said | more))
+
+
+def fill_up(folder: Path, *, leaving: int = 0) -> Path:
+    """Fill a file system with a ballast, and give that; tmpfs counts in pages."""
+    ballast = folder / "ballast"
+    with ballast.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, free_bytes(folder) - leaving)
+    return ballast
 
 
 # --- other processes ----------------------------------------------------------------------------------------

@@ -1,8 +1,6 @@
 """What goes wrong, and what it must never take with it."""
 
 import errno
-import os
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +26,7 @@ from tests.data_rig import (
     DEADLINE_S,
     Camera,
     connected,
+    fill_up,
     hold_pixels,
     hold_together,
     inline,
@@ -363,21 +362,6 @@ def test_monitors_and_the_engine_may_speak_at_once(root: Path) -> None:
 
 
 # --- a full disk --------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path, as_root: None) -> Iterator[Path]:
-    """A real file system of 4 MiB."""
-    mount = tmp_path / "small"
-    mount.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", mount], check=True)
-    yield mount
-    subprocess.run(["umount", "--lazy", mount], check=True)
-
-
-def fill_up(folder: Path, *, leaving: int = 0) -> None:
-    with (folder / "ballast").open("wb") as ballast:
-        os.posix_fallocate(ballast.fileno(), 0, disk.free_bytes(folder) - leaving)
 
 
 def test_a_full_disk_is_an_error_before_the_exposure_and_everything_before_is_good(small_disk: Path) -> None:

@@ -13,7 +13,7 @@ import shutil
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Self
@@ -26,6 +26,9 @@ PAGE = 4096
 WRITE_BEHIND_BYTES = 32 << 20
 """How much is written before it is pushed to the disk behind the acquisition's back."""
 
+Claim = Callable[[Path, int], None]
+"""Told of a file and its size in bytes before there is one; raises DiskFullError if there must be none."""
+
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT} if sys.platform != "win32" else {errno.ENOSPC}
 _BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0) | getattr(os, "O_CLOEXEC", 0)
 
@@ -33,6 +36,10 @@ _BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0) | getattr(o
 def free_bytes(path: Path) -> int:
     """Bytes that an ordinary user may still write where `path` lies."""
     return shutil.disk_usage(path).free
+
+
+def claim_nothing(path: Path, nbytes: int) -> None:
+    """Let a file take whatever room there is; a `Claim`."""
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from gently_bluesky.store import npy, ome_tiff
+from gently_bluesky.store.disk import Claim, claim_nothing
 from gently_bluesky.store.facts import EventFacts, Found, FrameTimes, Geometry, VolumeFacts
 from gently_bluesky.store.npy import NpyFile
 from gently_bluesky.store.ome_tiff import OmeTiffFile
@@ -49,8 +50,8 @@ class ImageStore(Protocol):
     def parameters(self) -> dict[str, Any]:
         """Parameters of the StreamResource."""
 
-    def create(self, index: int, facts: VolumeFacts) -> ImageFile:
-        """Create the file of one volume, whole, its space reserved."""
+    def create(self, index: int, facts: VolumeFacts, claim: Claim = claim_nothing) -> ImageFile:
+        """Create the file of one volume, whole, its space reserved; `claim` is asked for it before."""
 
 
 class FileSeries:
@@ -72,9 +73,9 @@ class FileSeries:
             "join_method": "stack",
         }
 
-    def create(self, index: int, facts: VolumeFacts) -> ImageFile:
+    def create(self, index: int, facts: VolumeFacts, claim: Claim = claim_nothing) -> ImageFile:
         """Create `<index>.ome.tif` or `<index>.npy`."""
-        return self._kind(self.folder / f"{index:06d}{self._suffix}", self._geometry, facts)
+        return self._kind(self.folder / f"{index:06d}{self._suffix}", self._geometry, facts, claim)
 
 
 def _ome_tiff(folder: Path, geometry: Geometry) -> ImageStore:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gently_bluesky.store.disk import PAGE, BlockFile
+from gently_bluesky.store.disk import PAGE, BlockFile, Claim, claim_nothing
 from gently_bluesky.store.facts import EventFacts, Found, FrameTimes, Geometry, VolumeFacts
 
 
@@ -21,11 +21,19 @@ class NpyFile:
 
     format: ClassVar[str] = "npy"
 
-    def __init__(self, path: Path, geometry: Geometry, facts: VolumeFacts) -> None:  # noqa: ARG002
+    def __init__(
+        self,
+        path: Path,
+        geometry: Geometry,
+        facts: VolumeFacts,  # noqa: ARG002
+        claim: Claim = claim_nothing,
+    ) -> None:
         self.path = path
+        size = PAGE + geometry.nbytes
+        claim(path, size)
         header = repr({"descr": geometry.dtype.str, "fortran_order": False, "shape": geometry.shape}).encode()
         magic = b"\x93NUMPY\x01\x00" + (PAGE - 10).to_bytes(2, "little")
-        self._file = BlockFile(path, PAGE + geometry.nbytes, magic + header.ljust(PAGE - 11) + b"\n")
+        self._file = BlockFile(path, size, magic + header.ljust(PAGE - 11) + b"\n")
 
     @property
     def manifest(self) -> Mapping[str, Any]:

@@ -25,7 +25,7 @@ from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
-from gently_bluesky.store.disk import PAGE, BlockFile
+from gently_bluesky.store.disk import PAGE, BlockFile, Claim, claim_nothing
 from gently_bluesky.store.facts import EventFacts, Found, FrameTimes, Geometry, VolumeFacts
 from gently_bluesky.store.ome_xml import describes, ome_xml, roomy_xml_bytes
 
@@ -129,11 +129,13 @@ class OmeTiffFile:
         Shape (y, x), (z, y, x) or (t, z, y, x), and a little-endian dtype that OME knows.
     facts
         What is known now.
+    claim
+        Asked for the room before anything is created.
     """
 
     format: ClassVar[str] = "ome-tiff"
 
-    def __init__(self, path: Path, geometry: Geometry, facts: VolumeFacts) -> None:
+    def __init__(self, path: Path, geometry: Geometry, facts: VolumeFacts, claim: Claim = claim_nothing) -> None:
         self.path = path
         self._facts = facts
         resolution = _pixels_per_cm(facts)
@@ -142,6 +144,7 @@ class OmeTiffFile:
             _aligned(roomy_xml_bytes(geometry, facts), 8),
             _directory_bytes(resolution, geometry.planes),
         )
+        claim(path, layout.nbytes)
         xml = ome_xml(geometry, facts) + b"\0"
         directories = b"".join(_directory(layout, p, resolution, xml) for p in range(geometry.planes))
         self._slot = 0

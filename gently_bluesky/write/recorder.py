@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike
 
 from gently_bluesky.errors import DiskFullError, WriterFailedError
 from gently_bluesky.protocols import VolumeMetadata
-from gently_bluesky.store.disk import forget_pages, sync_folder
+from gently_bluesky.store.disk import Claim, forget_pages, sync_folder
 from gently_bluesky.store.facts import EventFacts, Geometry, Scalar
 from gently_bluesky.store.formats import ImageStore
 from gently_bluesky.store.index import IDENTITY_KEYS, IndexEntry, append_entry, volume_rows
@@ -48,6 +48,7 @@ class RunRecorder:
         inline_limit_bytes: int,
         pool: Executor,
         hashing: Executor,
+        claim: Claim,
         enqueue: Callable[["RunRecorder", Item], None],
     ) -> None:
         self.start = start
@@ -79,6 +80,7 @@ class RunRecorder:
             folder=self._folder.path,
             pool=pool,
             hashing=hashing,
+            claim=claim,
             check=self.check,
             volume_opened=self._open_volumes.add,
             volume_closed=self._volume_closed,

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from gently_bluesky.errors import FrameError, VolumeIncompleteError
 from gently_bluesky.protocols import VolumeMetadata
+from gently_bluesky.store.disk import Claim
 from gently_bluesky.store.facts import EventFacts, Geometry, Scalar, VolumeFacts
 from gently_bluesky.store.formats import ImageFile, ImageStore
 from gently_bluesky.store.layout import file_uri
@@ -41,6 +42,8 @@ class Surroundings:
     """Pushes to the disk behind the acquisition."""
     hashing: Executor
     """Hashes large frames beside their writing."""
+    claim: Claim
+    """Refuses a volume for which there is no room."""
     check: Callable[[], None]
     """Raises the writer's failure, if there is one."""
     volume_opened: Callable[["VolumeWriter"], None]
@@ -112,7 +115,7 @@ class ResourceWriter:
             run=self._run.facts,
             metadata={**self._metadata, **(metadata or {})},
         )
-        return VolumeWriter(self, index, self._store.create(index, facts), self._run)
+        return VolumeWriter(self, index, self._store.create(index, facts, self._run.claim), self._run)
 
     def volume_sealed(self, index: int) -> None:
         """Note that a volume is complete."""

@@ -7,6 +7,7 @@ thread that writes; it knows nothing of what documents mean.
 import atexit
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ from gently_bluesky.write.intake import Item
 from gently_bluesky.write.recorder import RunRecorder
 from gently_bluesky.write.recovery import LeftAlone, Salvage, recover
 from gently_bluesky.write.resource import ResourceWriter
+from gently_bluesky.write.space import Reserve, RunSpace
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +60,11 @@ class FileWriter:
     salvage
         What becomes of frames that an interrupted run left behind; see `recover`, which the first run begins
         with.
+    reserve_bytes
+        How much of the file system no volume may take, so that documents always find room; None: 1 percent of
+        it, at most 1 GiB.
+    now
+        Gives the time, seconds since the epoch; for tests.
 
     Raises
     ------
@@ -74,12 +81,17 @@ class FileWriter:
         inline_limit_bytes: int = 65536,
         backlog_bytes: int = 512 << 20,
         salvage: Salvage = "beside",
+        reserve_bytes: int | None = None,
+        now: Callable[[], float] = time.time,
     ) -> None:
         if image_format not in FORMATS:
             raise ValueError(f"image_format {image_format!r} is not one of {sorted(FORMATS)}.")
         if durability not in {"event", "run"}:
             raise ValueError(f"durability {durability!r} is neither 'event' nor 'run'.")
         self.root = create_root(Path(root))
+        self._reserve = Reserve(self.root, reserve_bytes)
+        self._now = now
+        self._made_at = now()
         self._durability = durability
         self._inline_limit_bytes = inline_limit_bytes
         self._make_store = FORMATS[image_format]
@@ -103,6 +115,11 @@ class FileWriter:
     def __repr__(self) -> str:
         return f"FileWriter({str(self.root)!r})"
 
+    @property
+    def reserve_bytes(self) -> int:
+        """How much of the file system no volume may take."""
+        return self._reserve.nbytes
+
     # --- the callback ---------------------------------------------------------------------------------------
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
@@ -112,6 +129,9 @@ class FileWriter:
         ------
         DocumentError
             It cannot be journalled, or belongs to no run that this writer has open.
+        DiskFullError
+            There is no room above the reserve for the `expected_bytes` of a start document; the run has not begun.
+            A run older than this writer is replayed, and may come without its pixels: it is not asked.
         WriterFailedError
             Something went wrong since the last document, in the writer's thread or in a monitor's.
         """
@@ -153,6 +173,8 @@ class FileWriter:
             raise RunExistsError(f"Run {start['uid']} is open in {self!r} already; its start document came twice.")
         self._recover()
         try:
+            if start["time"] >= self._made_at:
+                self._reserve.check_run(start)
             self._begin_thread()
             assert self._pool is not None
             assert self._hashing is not None
@@ -162,6 +184,7 @@ class FileWriter:
                 make_store=self._make_store,
                 pool=self._pool,
                 hashing=self._hashing,
+                claim=RunSpace(self._reserve, start, self._now).claim,
                 enqueue=self._enqueue,
                 durability=self._durability,
                 inline_limit_bytes=self._inline_limit_bytes,
