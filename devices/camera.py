@@ -4,14 +4,15 @@ Knows exposure, region of interest and binning of a camera that exposes by itsel
 volume is `spim`'s business.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from ophyd import Component as Cpt
-from ophyd import Kind
+from ophyd import Kind, Signal
 from ophyd.utils import LimitError
 
 from devices.camera_facts import CameraFacts
@@ -20,8 +21,8 @@ from devices.configuration import CameraSettings
 from devices.core import Connection
 from devices.exposing import ExposingDevice
 from devices.light import Light
-from devices.outlet import Outlet
-from devices.signals import CoreSignal, Derived
+from devices.outlet import PIXELS, Outlet
+from devices.signals import CoreSignal, Derived, Told, as_if_told, as_told
 from gently_bluesky.errors import AcquisitionError, ReadingError
 from gently_bluesky.protocols import Sink, VolumeMetadata
 
@@ -156,10 +157,20 @@ class Camera(ExposingDevice, CameraFacts):
         core.setCameraDevice(self.label)
         core.clearROI()
 
-    def frame_shape(self) -> tuple[int, int]:
+    def frame_shape(self, told: Told = as_told) -> tuple[int, int]:
         """Shape of the next frame, (y, x)."""
-        _, _, width, height = self.roi.get()
+        _, _, width, height = told(self.roi)
         return int(height), int(width)
+
+    def trigger_bytes(self, wanted: Mapping[Signal, Any] | None = None) -> int:
+        """Bytes of the pixels of one frame.
+
+        Parameters
+        ----------
+        wanted
+            Settings of this camera, and what each is to be told before; the others are as they are.
+        """
+        return math.prod(self.frame_shape(as_if_told(wanted or {}))) * PIXELS.itemsize
 
     def describe(self) -> dict[str, Any]:
         """Data keys of the readings, and of the frame."""

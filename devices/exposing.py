@@ -6,10 +6,10 @@ not end well nothing can be read until one has.
 
 import threading
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ophyd import Device
+from ophyd import Device, Signal
 
 from devices.core import Connection
 from devices.light import Light
@@ -57,6 +57,16 @@ class ExposingDevice(Device):  # type: ignore[misc]
         ------
         ExposureStoppedError
             `stopped` was set.
+        """
+
+    @abstractmethod
+    def trigger_bytes(self, wanted: Mapping[Signal, Any] | None = None) -> int:
+        """Bytes of all the pixels that one trigger gives.
+
+        Parameters
+        ----------
+        wanted
+            Settings, and what each is to be told before; the others are as they are.
         """
 
     @property

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ophyd import Kind
+from ophyd import Kind, Signal
 from ophyd.utils import ReadOnlyError
 
 from devices.declared import DeclaredSignal
@@ -77,16 +77,16 @@ class Setting(DeclaredSignal):
         return status
 
 
-Told = Callable[[Setting], Any]
+Told = Callable[[Signal], Any]
 """Gives the value of a setting."""
 
 
-def as_told(setting: Setting) -> Any:
+def as_told(setting: Signal) -> Any:
     """Give what a setting was told."""
     return setting.get()
 
 
-def as_if_told(wanted: Mapping[Setting, Any]) -> Told:
+def as_if_told(wanted: Mapping[Signal, Any]) -> Told:
     """Give what settings would be if they were told this; what is not named is as it is."""
     return lambda setting: wanted[setting] if setting in wanted else setting.get()
 

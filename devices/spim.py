@@ -4,12 +4,13 @@ Knows the order of things: room first, then light, then frames, then dark, then 
 says in every event; what cannot change it says once. Frames pass through and are never kept.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
 from ophyd import Component as Cpt
-from ophyd import Kind
+from ophyd import Kind, Signal
 from ophyd.device import create_device_from_components
 from ophyd.utils import LimitError
 
@@ -19,6 +20,7 @@ from devices.configuration import Configuration, SpimSettings
 from devices.core import Connection
 from devices.exposing import ExposingDevice
 from devices.laser import Laser
+from devices.outlet import PIXELS
 from devices.scan import ScanProgram
 from devices.sequence import take_frames
 from devices.signals import CoreSignal, Derived, Setting, Told, as_if_told, as_told
@@ -182,12 +184,23 @@ class Spim(ExposingDevice):
         """The views that a trigger takes, in the order in which they are scanned."""
         return [view for view in (self.a, self.b) if view.view in str(told(self.views))]
 
-    def volume_shape(self) -> tuple[int, int, int]:
+    def volume_shape(self, told: Told = as_told) -> tuple[int, int, int]:
         """Shape of the next volume of each view, (z, y, x)."""
-        _, _, width, height = self.roi.get()
-        return int(self.num_slices.get()), int(height), int(width)
+        _, _, width, height = told(self.roi)
+        return int(told(self.num_slices)), int(height), int(width)
 
-    def check_settings(self, wanted: Mapping[Setting, Any]) -> None:
+    def trigger_bytes(self, wanted: Mapping[Signal, Any] | None = None) -> int:
+        """Bytes of the pixels of one volume in each active view.
+
+        Parameters
+        ----------
+        wanted
+            Settings of this detector, and what each is to be told before; the others are as they are.
+        """
+        told = as_if_told(wanted or {})
+        return len(self.active_views(told)) * math.prod(self.volume_shape(told)) * PIXELS.itemsize
+
+    def check_settings(self, wanted: Mapping[Signal, Any]) -> None:
         """Refuse settings with which no volume can be taken; nothing is changed.
 
         Parameters

@@ -20,10 +20,12 @@ from ophyd.sim import det, motor
 from ophyd.utils import LimitError
 
 from devices import Dispim
+from devices.simulated.scene import FrameContext
 from gently_bluesky import Catalog, FileWriter, replay
-from gently_bluesky.errors import PlanError, PresetError
+from gently_bluesky.errors import DiskFullError, PlanError, PresetError
 from gently_bluesky.plans import Calibration, Embryo, acquire_timelapse, acquire_volume, snap
-from tests.devices_rig import DARK, PLANES, SIZE, faults, simulated, small, spim_settings, subscribe
+from gently_bluesky.store.manifest import read_manifest
+from tests.devices_rig import DARK, PLANES, SIZE, address, faults, simulated, small, spim_settings, subscribe
 
 E1 = Embryo(name="e1", x_um=-400.0, y_um=-300.0)
 E2 = Embryo(
@@ -343,6 +345,49 @@ def test_the_channel_that_is_selected_is_taken_and_named(root: Path) -> None:
     run = Catalog(root)[-1]
     assert run.start["channels"] == ["561 only"]
     assert list(run["primary"]["channel"]) == ["561 only"]
+
+
+def test_a_plan_says_how_many_bytes_it_will_give(root: Path) -> None:
+    """Settings that the plan is still to make count; so do cameras beside the detector."""
+    with microscope(root) as (engine, dispim, _):
+        engine(acquire_volume(dispim, num_slices=3, views="A", also=[dispim.bottom_camera]))
+        two = ["488 only", "561 only"]
+        engine(acquire_timelapse(dispim, [E1, E2], session="s", count=2, channels=two, views="AB", num_slices=2))
+        engine(snap(dispim.bottom_camera))
+        engine(snap(det))
+    volume, timelapse, frame, other = reversed(list(Catalog(root)))
+    size = SIZE * SIZE * 2
+    assert volume.start["expected_bytes"] == (3 + 1) * size
+    assert timelapse.start["expected_bytes"] == 2 * 2 * 2 * 2 * 2 * size
+    assert frame.start["expected_bytes"] == size
+    assert "expected_bytes" not in other.start  # it cannot say
+    for run in (volume, timelapse, frame):
+        assert sum(entry.bytes for entry in read_manifest(run.folder).values()) == run.start["expected_bytes"]
+
+
+def test_a_timelapse_that_does_not_fit_is_refused_before_its_run_opens(small_disk: Path) -> None:
+    exposures: list[int] = []
+
+    def counted(context: FrameContext) -> Any:
+        exposures.append(context.number)
+        return address(context)
+
+    with microscope(small_disk, frame_source=counted) as (engine, dispim, _):
+        documents: list[str] = []
+        subscribe(engine, lambda name, doc: documents.append(name))
+        expected = 50 * 2 * PLANES * SIZE * SIZE * 2
+        with pytest.raises(DiskFullError, match=rf"\(acquire_timelapse\): it expects {expected:,} bytes"):
+            engine(acquire_timelapse(dispim, [E1], session="s", count=50))
+        assert "start" not in documents
+        assert exposures == []
+        assert dark(dispim)
+        assert len(Catalog(small_disk)) == 0
+        with pytest.raises(FailedStatus):  # who knows better may try
+            engine(acquire_timelapse(dispim, [E1], session="s", count=50, md={"expected_bytes": 0}))
+        assert dark(dispim)
+    tried = Catalog(small_disk)[-1]
+    assert len(tried["primary"]) > 10
+    assert "No room for" in (tried.stop or {})["reason"]
 
 
 def test_check_limits_passes_a_plan_that_can_be(root: Path) -> None:

@@ -7,6 +7,7 @@ import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 
 from gently_bluesky.plans.microscope import Plan
+from gently_bluesky.plans.size import expected_bytes
 
 
 def snap(
@@ -34,12 +35,14 @@ def snap(
     str
         The run's uid, as the plan's result.
     """
+    read = [camera, *also]
+    start = {"plan_name": "snap", **expected_bytes(read, triggers=1), **(md or {})}
 
     @bpp.stage_decorator([camera])
-    @bpp.run_decorator(md={"plan_name": "snap", **(md or {})})
+    @bpp.run_decorator(md=start)
     def one() -> Plan:
         yield from bps.checkpoint()
-        yield from bps.trigger_and_read([camera, *also])
+        yield from bps.trigger_and_read(read)
 
     if exposure_ms is not None:
         yield from bps.mv(camera.exposure_ms, exposure_ms)

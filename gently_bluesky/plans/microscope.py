@@ -14,7 +14,10 @@ class Microscope(Protocol):
 
     @property
     def spim(self) -> Any:
-        """Takes a volume in one or both views a trigger; `check_settings` refuses what it could not take."""
+        """Takes a volume in one or both views a trigger.
+
+        `check_settings` refuses what it could not take, `trigger_bytes` says how many bytes it would be.
+        """
 
     @property
     def xy_stage(self) -> Any:

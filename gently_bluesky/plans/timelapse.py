@@ -13,6 +13,7 @@ from ophyd.utils import LimitError
 from gently_bluesky.plans.checks import channels_of, check_embryos, check_identity, check_rounds
 from gently_bluesky.plans.embryo import Calibration, Embryo
 from gently_bluesky.plans.microscope import Microscope, Plan, Views
+from gently_bluesky.plans.size import expected_bytes
 from gently_bluesky.plans.steps import Identity, dark_afterwards, detector_settings, select, tell
 from gently_bluesky.read.catalog import Catalog
 
@@ -109,7 +110,10 @@ def acquire_timelapse(
 
     Notes
     -----
-    All of this is found before the run opens, and before anything is set or moved. `bluesky.simulators.
+    The start document says how many bytes the volumes will be, `expected_bytes`, and a FileWriter refuses the run
+    if they do not fit; 0 in `md` begins it all the same.
+
+    The errors above are found before the run opens, and before anything is set or moved. `bluesky.simulators.
     check_limits` finds it as well.
     """
     if isinstance(channels, str):
@@ -127,17 +131,19 @@ def acquire_timelapse(
         visit.check(dispim.spim, settings)
     first = {embryo.name: catalog.next_timepoint(session, embryo.name) if catalog else 0 for embryo in embryos}
     identity = Identity()
+    read = [dispim.spim, dispim.xy_stage, dispim.z_stage, *identity.signals(), *also]
+    events = int(count) * len(embryos) * len(taken)
     start = {
         "plan_name": "acquire_timelapse",
         "session": session,
         "embryos": [asdict(embryo) for embryo in embryos],
         "channels": taken,
         "interval_s": interval_s,
-        "num_points": int(count) * len(embryos) * len(taken),
+        "num_points": events,
+        **expected_bytes(read, triggers=events, settings=settings),
         "hints": {"dimensions": [(("time",), "primary")]},
         **(md or {}),
     }
-    read = [dispim.spim, dispim.xy_stage, dispim.z_stage, *identity.signals(), *also]
 
     @bpp.stage_decorator([dispim.spim])
     @bpp.run_decorator(md=start)

@@ -8,6 +8,7 @@ import bluesky.preprocessors as bpp
 
 from gently_bluesky.plans.checks import channels_of, check_identity
 from gently_bluesky.plans.microscope import Microscope, Plan, Views
+from gently_bluesky.plans.size import expected_bytes
 from gently_bluesky.plans.steps import Identity, dark_afterwards, detector_settings, select, tell, without_none
 from gently_bluesky.read.catalog import Catalog
 
@@ -68,7 +69,10 @@ def acquire_volume(
 
     Notes
     -----
-    All of this is found before the run opens, and before anything is set.
+    The start document says how many bytes the volume will be, `expected_bytes`, and a FileWriter refuses the run
+    if they do not fit; 0 in `md` begins it all the same.
+
+    The errors above are found before the run opens, and before anything is set.
     """
     check_identity(session=session, embryo=embryo)
     channel = channels_of(dispim, None if channel is None else [channel])[0]
@@ -81,7 +85,13 @@ def acquire_volume(
         timepoint = catalog.next_timepoint(session, embryo)
     said = {"session": session, "embryo": embryo, "timepoint": timepoint}
     known = [signal for signal in identity.signals()[:2] if said[signal.name] is not None]
-    start = {"plan_name": "acquire_volume", **without_none(said), **(md or {})}
+    read = [dispim.spim, dispim.xy_stage, dispim.z_stage, *known, identity.channel, *also]
+    start = {
+        "plan_name": "acquire_volume",
+        **without_none(said),
+        **expected_bytes(read, triggers=1, settings=settings),
+        **(md or {}),
+    }
 
     @bpp.stage_decorator([dispim.spim])
     @bpp.run_decorator(md=start)
@@ -90,9 +100,7 @@ def acquire_volume(
             yield from bps.abs_set(signal, said[signal.name], wait=True)
         yield from select(dispim, identity, channel)
         yield from bps.checkpoint()
-        yield from bps.trigger_and_read(
-            [dispim.spim, dispim.xy_stage, dispim.z_stage, *known, identity.channel, *also]
-        )
+        yield from bps.trigger_and_read(read)
 
     yield from tell(settings)
     return (yield from dark_afterwards(dispim, one()))
