@@ -226,6 +226,25 @@ class SpimSettings(Section):
     circular_buffer_mb: Whole = 1024
 
 
+class SpaceSettings(Section):
+    """Room on the disk that runs are written to, in GB of 1e9 bytes."""
+
+    reserve_gb: NotNegative | None = None
+    """What volumes leave alone, so that documents always find room; absent: what the writer chooses."""
+    suspend_below_gb: NotNegative = 5.0
+    """Plans wait while less is free; the default is the usual reserve and two large volumes of each view."""
+    resume_from_gb: NotNegative = 10.0
+    """They go on by themselves when as much is free again."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.resume_from_gb < self.suspend_below_gb:
+            raise ValueError(
+                f"resume_from_gb {self.resume_from_gb:g} is below suspend_below_gb {self.suspend_below_gb:g}"
+            )
+        return self
+
+
 class MicroManagerDevice(Section):
     """A device to load."""
 
@@ -303,6 +322,7 @@ class Configuration(Section):
     led: LedSettings = LedSettings()
     temperature: TemperatureSettings = TemperatureSettings()
     spim: SpimSettings = SpimSettings()
+    space: SpaceSettings = SpaceSettings()
     micromanager: MicroManagerSettings = MicroManagerSettings()
     simulation: SimulationSettings = SimulationSettings()
 

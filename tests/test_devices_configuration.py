@@ -77,6 +77,12 @@ def test_a_line_may_be_given_in_part_and_the_others_stay(tmp_path: Path) -> None
     }
 
 
+def test_plans_go_on_with_no_less_room_than_they_wait_for(tmp_path: Path) -> None:
+    message = refused(tmp_path, "[space]\nsuspend_below_gb = 20\n")
+    assert message == "dispim.toml: space: resume_from_gb 10 is below suspend_below_gb 20"
+    assert loaded(tmp_path, "[space]\nsuspend_below_gb = 0\n").space.reserve_gb is None
+
+
 def test_tables_are_merged_and_lists_are_replaced(tmp_path: Path) -> None:
     text = """
         [laser.presets]

@@ -69,6 +69,17 @@ def test_the_same_profile_runs_on_micro_manager_with_what_the_file_says(root: Pa
     assert primary.configuration()["spim"]["spim_core_version"].startswith("MMCore")
 
 
+def test_the_disk_is_looked_after_as_the_file_says(root: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    space = "[space]\nreserve_gb = 0.25\nsuspend_below_gb = 0.5\nresume_from_gb = 0.75\n"
+    mine.write_text(space, encoding="utf-8")
+    code = "print('SPACE', writer.reserve_bytes, RE.preprocessors[-1])\nRE(volume(num_slices=2))"
+    shown = in_profile(root, code, GENTLY_CONFIG=str(mine))
+    assert "SPACE 250000000 SuspendOnLowSpace(" in shown
+    assert "below_bytes=500000000, resume_bytes=750000000)" in shown
+    assert Catalog(root)[-1].start["expected_bytes"] == 2 * 2 * 2048 * 512 * 2
+
+
 def test_a_configuration_with_an_unknown_key_is_named(root: Path, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.toml"
     wrong.write_text('[laser.lines."488"]\nmost = 9\n', encoding="utf-8")

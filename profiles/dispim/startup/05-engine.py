@@ -11,8 +11,14 @@ from bluesky import RunEngine, SupplementalData
 from bluesky.callbacks.best_effort import BestEffortCallback
 
 from gently_bluesky import Catalog, FileWriter, replay
+from gently_bluesky.keep.space import SuspendOnLowSpace
 
-writer = FileWriter(os.environ.get("GENTLY_ROOT", "gently-data"))
+_GB = 1_000_000_000
+_space = configuration.space
+writer = FileWriter(
+    os.environ.get("GENTLY_ROOT", "gently-data"),
+    reserve_bytes=None if _space.reserve_gb is None else int(_space.reserve_gb * _GB),
+)
 catalog = Catalog(writer.root)
 
 # off the main thread there are no signals to handle, and the RunEngine's own defaults would raise
@@ -26,3 +32,10 @@ RE.subscribe(bec)
 
 sd = SupplementalData()
 RE.preprocessors.append(sd)
+RE.preprocessors.append(  # plans wait at their checkpoints while the disk is low
+    SuspendOnLowSpace(
+        writer.root,
+        below_bytes=int(_space.suspend_below_gb * _GB),
+        resume_bytes=int(_space.resume_from_gb * _GB),
+    )
+)
