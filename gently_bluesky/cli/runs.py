@@ -72,7 +72,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show one run: what was asked, what came, where it is."""
-    found = _find(Catalog(root), run).up_to_damage
+    found = find(Catalog(root), run).up_to_damage
     if not as_json:
         print_run(found)
         return
@@ -102,7 +102,7 @@ def replay_command(
     """Send a run's documents through a table, into another root, or to standard output as JSON lines."""
     if (fill and into is None) or (as_json and into is not None):
         raise typer.BadParameter("--fill goes with --into; --json does not.")
-    found = _find(Catalog(root), run)
+    found = find(Catalog(root), run)
     if into is not None:
         with FileWriter(into) as writer:
             replay(found, writer, fill=fill)
@@ -117,7 +117,8 @@ def replay_command(
         replay(found, best_effort)
 
 
-def _find(catalog: Catalog, key: str) -> Run:
+def find(catalog: Catalog, key: str) -> Run:
+    """Give the run that a person named: -1 for the newest, a scan_id, or a uid or its beginning."""
     try:
         number = int(key)
     except ValueError:

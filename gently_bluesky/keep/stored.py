@@ -4,6 +4,7 @@ What was compared is remembered in the index, by size and time of change, so tha
 Like all of the index, that memory may be deleted at any time.
 """
 
+import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,15 +55,24 @@ class StoredFiles:
         except (JournalError, KeyError, TypeError):
             pass  # a cache: what it does not say is read again
 
-    def is_known(self, folder: Path, entry: ManifestEntry) -> bool:
-        """Whether the file was compared before and nobody has touched it since."""
-        path = folder / entry.path
+    def is_unchanged(self, path: Path, said: str) -> bool:
+        """Whether `found_good` was told of this file, and nobody has touched it since."""
         try:
             status = path.stat()
         except OSError:
             return False
         seen = self._seen.get(path.relative_to(self._root).as_posix())
-        return seen is not None and seen == _Seen(status.st_size, status.st_mtime_ns, entry.xxh3_128 or "")
+        return seen is not None and seen == _Seen(status.st_size, status.st_mtime_ns, said)
+
+    def found_good(self, path: Path, status: os.stat_result, said: str) -> None:
+        """Note that a file is what it should be: `status` from before it was read, `said` the hash or a word."""
+        with self._lock:
+            name = path.relative_to(self._root).as_posix()
+            self._new[name] = _Seen(status.st_size, status.st_mtime_ns, said)
+
+    def is_known(self, folder: Path, entry: ManifestEntry) -> bool:
+        """Whether the file was compared before and nobody has touched it since."""
+        return self.is_unchanged(folder / entry.path, entry.xxh3_128 or "")
 
     def condition(self, folder: Path, entry: ManifestEntry) -> Condition:
         """Compare one file of a run folder with its manifest entry; its pixels are read, unless they are known."""
@@ -88,9 +98,7 @@ class StoredFiles:
             return "missing"
         if digest != entry.xxh3_128:
             return "changed"
-        with self._lock:
-            seen = _Seen(status.st_size, status.st_mtime_ns, digest)
-            self._new[path.relative_to(self._root).as_posix()] = seen
+        self.found_good(path, status, digest)
         return "good"
 
     def remember(self) -> None:

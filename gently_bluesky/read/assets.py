@@ -93,7 +93,7 @@ class AssetReader:
 
     def inline(self, row: Row, key: str) -> NDArray[Any]:
         """Give an array that stayed in its event, of the dtype that the event's descriptor says."""
-        return np.array(row.data[key], self._table.data_key(row.descriptor, key).get("dtype_numpy"))
+        return np.array(row.data[key], self._table.data_keys(row.descriptor)[key].get("dtype_numpy"))
 
     def _mapped(self, entry: ManifestEntry) -> NDArray[Any]:
         what = f"Volume {entry.index} of {entry.data_key!r} of run {self._uid}"

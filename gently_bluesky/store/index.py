@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gently_bluesky.errors import DocumentError, JournalError, RunLockedError
-from gently_bluesky.store.journal import append_shared, read_documents, read_lines, read_start
+from gently_bluesky.store.journal import append_shared, read_documents, read_lines, read_start, rewrite_shared
 from gently_bluesky.store.streams import Doc, RunTable
 
 log = logging.getLogger(__name__)
@@ -115,6 +115,40 @@ def append_entry(root: Path, entry: IndexEntry) -> None:
         log.warning("the index of %s was not brought up to date (%s); answers stay right", root, error)
 
 
+def run_folders(root: Path) -> list[Path]:
+    """Give the folders of all runs under a root, also of those that never began, by the days of their start."""
+    return sorted(path for path in (root / "runs").glob("*/*/*/*") if path.is_dir() and not path.is_symlink())
+
+
+def read_index(root: Path) -> dict[str, IndexEntry]:
+    """Give what the index holds, by folder, and nothing else; damaged lines are passed over."""
+    return RootIndex(root).read()
+
+
+def reindex(root: Path) -> int:
+    """Write the index anew, from the run folders alone; give how many runs it holds.
+
+    Runs that end meanwhile are not lost from it.
+
+    Raises
+    ------
+    RunLockedError
+        Another process did not let go of the index.
+    """
+    entries: dict[Path, IndexEntry] = {}
+
+    def all_entries() -> list[IndexEntry]:
+        for folder in run_folders(root):
+            if folder not in entries and (entry := entry_of(root, folder)) is not None and entry.stop is not None:
+                entries[folder] = entry
+        return sorted(entries.values(), key=lambda entry: (entry.stop or {})["time"])
+
+    all_entries()  # most of the work, while others may append
+    (root / _INDEX).parent.mkdir(exist_ok=True)
+    rewrite_shared(root / _INDEX, lambda: [entry.line() for entry in all_entries()])
+    return len(entries)
+
+
 class RootIndex:
     """All runs under a root, newest last, brought up to date at every call of `entries`."""
 
@@ -142,6 +176,11 @@ class RootIndex:
         if changed or self._sorted is None:
             self._sorted = sorted(self._known.values(), key=lambda e: (e.start["time"], e.start["uid"]))
         return self._sorted
+
+    def read(self) -> dict[str, IndexEntry]:
+        """Give what the index holds, by folder, whether the folders are there or not."""
+        self._read_index()
+        return dict(self._known)
 
     def _start(self, folder: Path) -> Doc | None:
         try:

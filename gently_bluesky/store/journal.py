@@ -8,7 +8,7 @@ there yet. Any other line that is not whole is an error that names file and plac
 import contextlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -155,17 +155,38 @@ def append_shared(path: Path, values: Iterable[Mapping[str, Any]], *, durable: b
         Another process did not let go of the file.
     """
     lines = b"".join(map(encode_line, values))
+    with _alone(path):
+        mend(path)
+        file = AppendFile(path)
+        try:
+            file.append(lines)
+            if durable:
+                file.sync()
+        finally:
+            file.close()
+
+
+def rewrite_shared(path: Path, values: Callable[[], Iterable[Mapping[str, Any]]]) -> None:
+    """Replace such a file in one step; `values` is asked for once nobody else appends.
+
+    Raises as `append_shared`.
+    """
+    beside = path.with_name(f".{path.name}.new")
+    with _alone(path):
+        beside.write_bytes(b"".join(map(encode_line, values())))
+        beside.replace(path)
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    lock = FileLock(path.with_name(f"{path.name}.lock"), timeout=_PATIENCE_S)
     try:
-        with FileLock(path.with_name(f"{path.name}.lock"), timeout=_PATIENCE_S):
-            mend(path)
-            file = AppendFile(path)
-            try:
-                file.append(lines)
-                if durable:
-                    file.sync()
-            finally:
-                file.close()
+        lock.acquire()
     except Timeout as error:
         raise RunLockedError(
             f"{path} has been held by another process for {_PATIENCE_S:.0f} s. Look which one, and try again."
         ) from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -6,7 +6,7 @@ changes when bytes move.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from gently_bluesky.errors import JournalError
@@ -68,6 +68,13 @@ def foreign_asset(doc: Mapping[str, Any]) -> ManifestEntry:
     )
 
 
+def is_inside(path: str) -> bool:
+    """Whether a relative path stays in its folder, on every system."""
+    pure = PurePosixPath(path)
+    climbs = pure.is_absolute() or ".." in pure.parts or not pure.parts
+    return not climbs and not {":", "\\", "\0"} & set(path)
+
+
 def read_manifest(folder: Path) -> dict[str, ManifestEntry]:
     """Read the manifest of a run folder.
 
@@ -75,6 +82,11 @@ def read_manifest(folder: Path) -> dict[str, ManifestEntry]:
     -------
     dict
         By path, or uri for foreign assets; empty if there is no manifest yet.
+
+    Raises
+    ------
+    JournalError
+        A line is damaged, is no entry, or names a file outside the run's folder.
     """
     entries: dict[str, ManifestEntry] = {}
     path = folder / MANIFEST
@@ -85,5 +97,10 @@ def read_manifest(folder: Path) -> dict[str, ManifestEntry]:
             entry = ManifestEntry(**{**line, "shape": tuple(line.get("shape", ()))})
         except TypeError as error:
             raise JournalError(f"{path}: the line that ends at byte {offset} is no entry ({error})") from error
+        if not (entry.state == "foreign" or is_inside(entry.path)):
+            raise JournalError(
+                f"{path}: the line that ends at byte {offset} names {entry.path!r}, which lies outside the run's "
+                "folder. Nothing there is read."
+            )
         entries[entry.path or entry.uri] = entry
     return entries

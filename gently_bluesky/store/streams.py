@@ -99,6 +99,11 @@ class StreamTable:
                     row.volumes[key] = datum.volume(seq_num)
         return [rows[seq_num] for seq_num in sorted(rows)]
 
+    def every_row(self) -> list[Row]:
+        """Rows as `rows` gives them, and before them those of events that a rewind repeated."""
+        current = self.rows()
+        return [row for row in self._events.values() if row is not self._rows[row.seq_num]] + current
+
     def event(self, uid: str) -> Row:
         """Give the row that an event made, also of one that a rewind repeated."""
         return self._events[uid]
@@ -168,9 +173,10 @@ class RunTable:
         """Give the stream of a descriptor that came."""
         return self._descriptors[descriptor][0]
 
-    def data_key(self, descriptor: str, key: str) -> Doc:
-        """Give what a descriptor that came says of a data key."""
-        return dict(self._descriptors[descriptor][1]["data_keys"][key])
+    def data_keys(self, descriptor: str) -> Mapping[str, Doc]:
+        """Give what a descriptor that came says of its data keys."""
+        keys: Mapping[str, Doc] = self._descriptors[descriptor][1]["data_keys"]
+        return keys
 
     def _run(self) -> str:
         return self.start["uid"] if self.start else "(without start)"

@@ -1,0 +1,188 @@
+"""Whether the files of one run are those that its documents and its manifest name, and hold what these say.
+
+Documents against manifest, manifest against files, and what lies there that nobody names. A volume that was
+removed by retention, given up, or never referenced is not unknown: it is a note.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from gently_bluesky.keep.finding import Finding, Severity
+from gently_bluesky.keep.stored import StoredFiles
+from gently_bluesky.store.facts import Found
+from gently_bluesky.store.formats import examine
+from gently_bluesky.store.layout import JOURNAL, LOCK, MANIFEST, TAGS, WRITER, uri_path
+from gently_bluesky.store.manifest import ManifestEntry
+from gently_bluesky.store.ome_xml import describes
+from gently_bluesky.store.streams import Doc, Row, RunTable, VolumeRef
+
+_OURS = {JOURNAL, MANIFEST, LOCK, WRITER, TAGS, f"{TAGS}.lock", f"{MANIFEST}.lock"}
+_CONDITIONS: Mapping[str, str] = {
+    "missing": "it is not there; bring it back from a copy, or from the trash",
+    "short": "it was cut short; bring it back from a copy",
+    "grown": "it is longer than it was written; somebody has appended to it",
+    "changed": "its pixels have changed since they were written; bring them back from a copy",
+}
+
+
+class FileCheck:
+    """Compares the files of one run.
+
+    Parameters
+    ----------
+    root, folder
+        Of the run.
+    table
+        Its documents.
+    manifest
+        Its entries, as `read_manifest` gives them.
+    """
+
+    def __init__(self, root: Path, folder: Path, table: RunTable, manifest: Mapping[str, ManifestEntry]) -> None:
+        self._folder = folder
+        self._name = folder.relative_to(root).as_posix()
+        self._table = table
+        self._manifest = manifest
+        self._stored: dict[VolumeRef, list[ManifestEntry]] = {}
+        for entry in manifest.values():
+            if entry.index is not None:
+                self._stored.setdefault(VolumeRef(entry.resource, entry.index), []).append(entry)
+        self._foreign = {entry.resource for entry in manifest.values() if entry.state == "foreign"}
+        rows = (row for stream in table.streams.values() for row in stream.every_row())
+        self._named = {ref for row in rows for ref in row.volumes.values()}
+
+    def _finding(self, severity: Severity, kind: str, text: str, where: str = "") -> Finding:
+        return Finding(self._name, severity, kind, text, where)
+
+    # --- documents against manifest -------------------------------------------------------------------------
+
+    def of_documents(self) -> Iterator[Finding]:
+        """Find volumes that documents name and the manifest does not hold as they say."""
+        for stream in self._table.streams.values():
+            for row in stream.rows():
+                keys = self._table.data_keys(row.descriptor)
+                for key, ref in row.volumes.items():
+                    yield from self._of_volume(row, key, ref, keys.get(key, {}))
+                if row.uid is not None:
+                    yield from self._without_volume(stream.name, row, keys)
+
+    def _without_volume(self, stream: str, row: Row, keys: Mapping[str, Doc]) -> Iterator[Finding]:
+        for key, entry in keys.items():
+            if entry.get("external") == "STREAM:" and key not in row.volumes:
+                text = f"seq_num {row.seq_num} of {stream!r} has no volume of {key!r}"
+                yield self._finding("warning", "reference", text, f"event {row.uid}")
+
+    def _of_volume(self, row: Row, key: str, ref: VolumeRef, data_key: Doc) -> Iterator[Finding]:
+        where, what = f"seq_num {row.seq_num}", f"volume {ref.index} of {key!r}"
+        if ref.resource in self._foreign:
+            return
+        stored = self._stored.get(ref, [])
+        good = [entry for entry in stored if entry.state == "sealed"]
+        marked = row.data.get("good", True) in (False, 0)
+        if not stored:
+            yield self._finding("error", "missing", f"{what} is in no file that the manifest names", where)
+        elif not good and any(entry.state == "aborted" for entry in stored) and not marked:
+            yield self._finding("error", "incomplete", f"{what} was given up, and its event is not marked", where)
+        shape, dtype = tuple(data_key.get("shape", ())), data_key.get("dtype_numpy")
+        for entry in stored:
+            if entry.shape != shape or (dtype is not None and np.dtype(entry.dtype) != np.dtype(dtype)):
+                text = f"{what} is {entry.shape} {entry.dtype}; its descriptor says {shape} {dtype}"
+                yield self._finding("error", "shape", text, where)
+
+    # --- manifest against files -----------------------------------------------------------------------------
+
+    def of_entry(self, entry: ManifestEntry, stored: StoredFiles) -> Iterator[Finding]:
+        """Find what is wrong with one entry of the manifest; its pixels are read, unless they are known."""
+        if entry.state == "foreign":
+            yield from self._of_foreign(entry)
+            return
+        if entry.state == "removed":
+            if (self._folder / entry.path).exists():
+                text = "it is there, and the manifest says that it was removed: gently-bluesky recover"
+                yield self._finding("warning", "removed", text, entry.path)
+            return
+        condition = stored.condition(self._folder, entry)
+        if condition in _CONDITIONS:
+            yield self._finding("error", condition, _CONDITIONS[condition], entry.path)
+            return
+        if condition == "unknown":
+            yield self._finding("warning", "unknown hash", "the manifest has no hash of it", entry.path)
+        yield from self._of_head(entry)
+        if entry.state == "aborted":
+            came = entry.details.get("frames", "?")
+            text = f"{came} of {_planes(entry)} frames came: {entry.details.get('reason')}"
+            yield self._finding("note", "incomplete", text, entry.path)
+        elif VolumeRef(entry.resource, entry.index or 0) not in self._named:
+            yield self._finding("note", "unreferenced", "it is whole, and no document names it", entry.path)
+
+    def _of_head(self, entry: ManifestEntry) -> Iterator[Finding]:
+        try:
+            found = examine(self._folder / entry.path)
+        except (ValueError, OSError) as error:
+            yield self._finding("error", "head", f"its head is damaged: {error}", entry.path)
+            return
+        said = (found.geometry.shape, found.geometry.dtype, found.offset)
+        if said != (entry.shape, np.dtype(entry.dtype), entry.details.get("offset")):
+            yield self._finding("error", "head", f"it says {said}, and the manifest does not", entry.path)
+        run = (self._table.start or {}).get("uid")
+        home = (run, entry.resource, entry.data_key, entry.index)
+        if found.run_uid is not None and _home(found) != home:
+            yield self._finding("error", "head", f"it says that it is {_where(found)}: a wrong file", entry.path)
+
+    def _of_foreign(self, entry: ManifestEntry) -> Iterator[Finding]:
+        path = uri_path(entry.uri)
+        if path is None:
+            yield self._finding("note", "foreign", "it lies in no file, and was not looked for", entry.uri)
+        elif not path.exists():
+            text = "an asset of others is gone, or on a disk that is not here"
+            yield self._finding("error", "foreign", text, entry.uri)
+
+    # --- what nobody names ----------------------------------------------------------------------------------
+
+    def of_strangers(self) -> Iterator[Finding]:
+        """Find files in the run's folder that neither the manifest nor the layout knows."""
+        for path in sorted(self._folder.rglob("*")):
+            name = path.relative_to(self._folder).as_posix()
+            if path.is_dir() or name in _OURS or name in self._manifest:
+                continue
+            if name.startswith("journal.damaged"):
+                yield self._finding("warning", "damaged", "lines that recovery set aside from the journal", name)
+            else:
+                yield stranger(path, self._name, name)
+
+
+def stranger(path: Path, folder: str, where: str) -> Finding:
+    """Give the finding about a file that nothing names; a TIFF of ours says itself where it belongs."""
+    text = "no manifest names it"
+    if path.name.endswith(".new"):
+        text = "space that was reserved by a writer that died: gently-bluesky recover gives it back"
+    elif path.name.lower().endswith((".tif", ".tiff", ".npy")):
+        text = f"{text}; {_trace(path)}"
+    return Finding(folder, "warning", "stranger", text, where)
+
+
+def _trace(path: Path) -> str:
+    if path.suffix != ".npy":
+        import tifffile  # noqa: PLC0415 - 0.1 s that only strangers need
+
+        try:
+            with tifffile.TiffFile(path) as file:
+                return f"it says that it is {_where(describes((file.ome_metadata or '').encode()))}"
+        except (ValueError, OSError, tifffile.TiffFileError) as error:
+            return f"it does not say where it belongs ({error!s:.80})"
+    return "and .npy files do not say where they belong"
+
+
+def _home(found: Found) -> tuple[str | None, str | None, str | None, int | None]:
+    return found.run_uid, found.resource_uid, found.data_key, found.index
+
+
+def _where(found: Found) -> str:
+    where = f"run {found.run_uid} (stream resource {found.resource_uid})"
+    return f"volume {found.index} of {found.data_key!r} of {where}"
+
+
+def _planes(entry: ManifestEntry) -> int:
+    return int(np.prod(entry.shape[:-2], dtype=int))

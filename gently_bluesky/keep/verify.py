@@ -1,0 +1,201 @@
+"""`verify`: every run under a root against itself: journal, manifest, files, index.
+
+Reads and changes nothing, but for the memory of what was compared. Runs that are being written are looked at as
+far as they are.
+"""
+
+import os
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from gently_bluesky.errors import DocumentError, JournalError
+from gently_bluesky.keep.documents import DocumentCheck
+from gently_bluesky.keep.files import FileCheck, stranger
+from gently_bluesky.keep.finding import Finding, Report
+from gently_bluesky.keep.stored import StoredFiles
+from gently_bluesky.store.audit import read_audit
+from gently_bluesky.store.index import IndexEntry, read_index, run_folders, volume_rows
+from gently_bluesky.store.journal import read_documents
+from gently_bluesky.store.layout import AUDIT, JOURNAL, MANIFEST, ROOT_MARK, TRASH, open_root
+from gently_bluesky.store.manifest import ManifestEntry, read_manifest
+from gently_bluesky.store.streams import RunTable
+from gently_bluesky.store.tags import read_tags
+from gently_bluesky.write.run_folder import is_locked
+
+Progress = Callable[[int, int], object]
+"""Called with the bytes that are done, and those that are known of so far."""
+
+_AT_ROOT = {ROOT_MARK, AUDIT, f"{AUDIT}.lock", "runs", "index", TRASH, "retention.toml"}
+_CHECKED = "documents hold together"
+_AHEAD = 256  # files on their way to the readers
+
+
+def verify(
+    root: Path | str,
+    *,
+    uids: Collection[str] | None = None,
+    afresh: bool = False,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Check what is stored under a root against what its documents and manifests say.
+
+    Parameters
+    ----------
+    root
+        A root.
+    uids
+        Only these runs; all, and whatever else lies there, if None.
+    afresh
+        Read everything; else only pixels that are new, or whose files have changed since they were compared.
+    workers
+        Threads that read; as many as there are processors, up to four, if None.
+    progress
+        Told how far it is.
+
+    Raises
+    ------
+    RootError
+        It is no root.
+    """
+    path, _ = open_root(Path(root))
+    begun = time.monotonic()
+    with ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1), "gently-verify") as pool:
+        work = _Verification(path, StoredFiles(path, afresh=afresh), pool, progress or _silent, read_index(path))
+        for folder in sorted(run_folders(path)):
+            work.check(folder, uids)
+        work.settle(0)
+        if uids is None:
+            work.findings += _strangers_at(path)
+    report = replace(work.report, root=str(path), findings=tuple(sorted(work.findings)))
+    return replace(report, seconds=time.monotonic() - begun)
+
+
+def _silent(done: int, known: int) -> None:
+    """Say nothing of the progress."""
+
+
+@dataclass(slots=True)
+class _Verification:
+    root: Path
+    stored: StoredFiles
+    pool: ThreadPoolExecutor
+    progress: Progress
+    index: Mapping[str, IndexEntry]
+    report: Report = field(default_factory=lambda: Report(""))
+    findings: list[Finding] = field(default_factory=list)
+    pending: list[tuple[int, Future[list[Finding]]]] = field(default_factory=list)
+    done: int = 0
+
+    def check(self, folder: Path, uids: Collection[str] | None) -> None:
+        """Check one run; its pixels are read meanwhile, and `settle` waits for them."""
+        name = folder.relative_to(self.root).as_posix()
+        table, findings, documents = _documents_of(folder, name, self.stored)
+        uid = (table.start or {}).get("uid")
+        if uids is not None and uid not in uids:
+            return
+        self.findings += findings
+        self.report = replace(self.report, runs=self.report.runs + 1, documents=self.report.documents + documents)
+        if table.start is None:
+            if not findings:
+                text = "a run that never began: its start document was not journalled, nothing was exposed"
+                self.findings.append(Finding(name, "note", "empty", text))
+            return
+        running = is_locked(folder)
+        if table.stop is None:
+            self.findings.append(_without_stop(name, running=running))
+        known = self.index.get(name)
+        if known not in (None, IndexEntry(name, table.start, table.stop, tuple(volume_rows(table)))):
+            text = "the index says something else than its journal: gently-bluesky reindex"
+            self.findings.append(Finding(name, "error", "index", text))
+        try:
+            manifest = read_manifest(folder)
+            read_tags(folder)
+        except JournalError as error:
+            self.findings.append(Finding(name, "error", "damaged", str(error)))
+            return
+        files = FileCheck(self.root, folder, table, manifest)
+        self.findings += files.of_documents()
+        if not running:
+            self.findings += files.of_strangers()
+        for entry in manifest.values():
+            self._submit(folder, files, entry)
+
+    def _submit(self, folder: Path, files: FileCheck, entry: ManifestEntry) -> None:
+        here = entry.bytes if entry.state in {"sealed", "aborted"} else 0
+        read = 0 if self.stored.is_known(folder, entry) else here
+        self.report = replace(
+            self.report,
+            files=self.report.files + 1,
+            bytes=self.report.bytes + here,
+            bytes_read=self.report.bytes_read + read,
+        )
+        self.pending.append((read, self.pool.submit(lambda: list(files.of_entry(entry, self.stored)))))
+        self.settle(_AHEAD)
+
+    def settle(self, ahead: int) -> None:
+        """Take in what is ready, until no more than `ahead` files are on their way."""
+        while len(self.pending) > ahead:
+            read, future = self.pending.pop(0)
+            self.findings += future.result()
+            self.done += read
+            self.progress(self.done, self.report.bytes_read)
+        if not ahead:
+            self.stored.remember()
+
+
+def _documents_of(folder: Path, name: str, stored: StoredFiles) -> tuple[RunTable, list[Finding], int]:
+    table, check, journal = RunTable(), DocumentCheck(name), folder / JOURNAL
+    known = stored.is_unchanged(journal, _CHECKED)
+    try:
+        status = journal.stat()
+        for _, (kind, doc) in read_documents(folder):
+            if not known:
+                check(kind, doc)
+            table(kind, doc)
+        if table.stop is not None and not known and not check.findings:
+            stored.found_good(journal, status, _CHECKED)
+    except FileNotFoundError:
+        pass
+    except (JournalError, DocumentError) as error:
+        check.findings.append(Finding(name, "error", "damaged", str(error), JOURNAL))
+    for file in (JOURNAL, MANIFEST):
+        if _is_torn(folder / file) and not is_locked(folder):
+            text = "its last line was cut off while it was written: gently-bluesky recover"
+            check.findings.append(Finding(name, "error", "torn", text, file))
+    return table, check.findings, check.count
+
+
+def _is_torn(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 1))
+            return file.read(1) not in {b"", b"\n"}
+    except FileNotFoundError:
+        return False
+
+
+def _without_stop(name: str, *, running: bool) -> Finding:
+    if running:
+        return Finding(name, "note", "running", "it is being written; it was looked at as far as it is")
+    text = "it has no stop document, and nobody writes it: gently-bluesky recover"
+    return Finding(name, "error", "interrupted", text)
+
+
+def _strangers_at(root: Path) -> Iterator[Finding]:
+    for path in sorted(root.iterdir()):
+        if path.name not in _AT_ROOT:
+            yield stranger(path, "", path.name)
+    runs = set(run_folders(root))
+    for path in sorted((root / "runs").glob("*/*/*/*")):
+        if path not in runs:
+            yield stranger(path, "", path.relative_to(root).as_posix())
+    try:
+        for _ in read_audit(root):
+            pass
+    except JournalError as error:
+        yield Finding("", "error", "damaged", str(error), AUDIT)

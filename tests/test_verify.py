@@ -1,0 +1,343 @@
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import bluesky.plans as bp
+import numpy as np
+import pytest
+import tifffile
+
+from gently_bluesky import Catalog, FileWriter
+from gently_bluesky.errors import RootError
+from gently_bluesky.keep.documents import DocumentCheck
+from gently_bluesky.keep.finding import Report
+from gently_bluesky.keep.verify import verify
+from gently_bluesky.store.index import reindex
+from gently_bluesky.store.journal import encode_line
+from gently_bluesky.write.recovery import recover
+from tests.data_rig import Camera, connected, inline, journal, record, run_folder, start_doc
+from tests.test_recovery import interrupted
+
+
+def acquired(root: Path) -> Path:
+    """A good run with streamed volumes, an array in a file and a small one in its event."""
+    big = [np.full((200, 300), i, "<i8") for i in range(3)]
+    plan = lambda writer: bp.count([Camera("cam", writer), inline("big", *big), inline("small", *big)], 3)  # noqa: E731
+    return record(root, plan, inline_limit_bytes=500_000).folder
+
+
+def found(root: Path, **options: Any) -> list[tuple[str, str, str]]:
+    return [(finding.severity, finding.kind, finding.where) for finding in verify(root, **options).findings]
+
+
+def rewrite(folder: Path, name: str, change: Callable[[list[dict[str, Any]]], object]) -> None:
+    """Change the lines of a journal or manifest, checksums included: what a bug would have written."""
+    path = folder / name
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+    for line in lines:
+        del line["xxh3_64"]
+    change(lines)
+    path.write_bytes(b"".join(map(encode_line, lines)))
+
+
+def test_what_a_writer_left_is_good(root: Path) -> None:
+    acquired(root)
+    report = verify(root)
+    assert report.findings == ()
+    assert (report.runs, report.files, report.documents) == (1, 3, len(journal(run_folder(root))))
+    assert report.bytes == report.bytes_read == 3 * 4 * 8 * 16 * 2
+
+
+def test_only_what_is_new_is_read_again(root: Path) -> None:
+    folder = acquired(root)
+    verify(root)
+    again = verify(root)
+    assert (again.bytes_read, again.documents, again.findings) == (0, 0, ())
+    assert verify(root, afresh=True).bytes_read == again.bytes > 0
+    os.utime(folder / "cam_image" / "000001.ome.tif", (1.0, 1.0))
+    assert verify(root).bytes_read == again.bytes // 3
+    (root / "index" / "verified.jsonl").write_bytes(b"{]\n")
+    assert verify(root).bytes_read == again.bytes
+
+
+def test_progress_ends_with_all_that_was_read(root: Path) -> None:
+    acquired(root)
+    told: list[tuple[int, int]] = []
+    report = verify(root, progress=lambda done, known: told.append((done, known)))
+    assert told[-1] == (report.bytes_read, report.bytes_read)
+
+
+# --- files --------------------------------------------------------------------------------------------------
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 1)
+
+
+def grow(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"\0")
+
+
+def swap(path: Path) -> None:
+    (path.parent / "000002.ome.tif").replace(path)
+
+
+def behead(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[16] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("harm", "kind"),
+    [(Path.unlink, "missing"), (cut, "short"), (grow, "grown"), (flip, "changed"), (behead, "head")],
+)
+def test_a_file_that_is_not_as_it_was_written_is_an_error(
+    root: Path, harm: Callable[[Path], object], kind: str
+) -> None:
+    folder = acquired(root)
+    verify(root)
+    harm(folder / "cam_image" / "000001.ome.tif")
+    assert found(root) == [("error", kind, "cam_image/000001.ome.tif")]
+
+
+def test_a_volume_in_the_place_of_another_is_an_error_even_if_its_hash_was_changed_too(root: Path) -> None:
+    folder = acquired(root)
+    swap(folder / "cam_image" / "000001.ome.tif")
+    hashes = [line["xxh3_128"] for line in map(json.loads, (folder / "manifest.jsonl").read_bytes().splitlines())]
+    rewrite(folder, "manifest.jsonl", lambda lines: lines[1].update(xxh3_128=hashes[2]))
+    report = verify(root)
+    kinds = {finding.where: finding.kind for finding in report.errors}
+    assert kinds == {"cam_image/000001.ome.tif": "head", "cam_image/000002.ome.tif": "missing"}
+    assert "it says that it is volume 2 of 'cam_image'" in report.errors[0].text
+
+
+def test_a_file_that_nobody_names_is_traced_home(root: Path, tmp_path: Path) -> None:
+    folder = acquired(root)
+    shutil.copy(folder / "cam_image" / "000001.ome.tif", folder / "cam_image" / "copy.tif")
+    shutil.copy(folder / "cam_image" / "000002.ome.tif", root / "stray.tif")
+    tifffile.imwrite(root / "theirs.tif", np.zeros((4, 4), "u1"))
+    report = verify(root)
+    assert [finding.severity for finding in report.findings] == ["warning"] * 3
+    said = {finding.where: finding.text for finding in report.findings}
+    uid = Catalog(root)[-1].uid
+    assert f"volume 1 of 'cam_image' of run {uid}" in said["cam_image/copy.tif"]
+    assert f"volume 2 of 'cam_image' of run {uid}" in said["stray.tif"]
+    assert "does not say where it belongs" in said["theirs.tif"]
+
+
+def test_an_asset_of_others_that_is_gone_is_an_error(root: Path, tmp_path: Path) -> None:
+    there, gone = tmp_path / "there.h5", tmp_path / "gone.h5"
+    there.touch()
+    with FileWriter(root) as writer:
+        writer("start", start_doc(uid="run"))
+        for uid, path in (("a", there), ("b", gone), ("c", "s3://bucket/c")):
+            uri = path if isinstance(path, str) else f"file://localhost{path}"
+            doc = {"uid": uid, "run_start": "run", "data_key": uid, "mimetype": "application/x-hdf5", "uri": uri}
+            writer("stream_resource", {**doc, "parameters": {}})
+        writer("stop", {"uid": "s", "time": 1.0, "run_start": "run", "exit_status": "success"})
+    assert [finding[:2] for finding in found(root)] == [("error", "foreign"), ("note", "foreign")]
+    assert there.exists()
+
+
+def test_frames_past_the_last_reference_are_unreferenced_and_not_unknown(root: Path) -> None:
+    with FileWriter(root) as writer:
+        run_engine, _ = connected(writer)
+        camera = Camera("cam", writer)
+
+        def surplus(volume: object) -> None:
+            camera.before_seal = lambda volume: None
+            camera._take()
+
+        camera.before_seal = surplus
+        run_engine(bp.count([camera], 1))
+    assert [finding[:2] for finding in found(root)] == [("note", "unreferenced")]
+
+
+def test_a_manifest_that_names_files_elsewhere_is_an_error_and_they_are_not_read(root: Path) -> None:
+    folder = acquired(root)
+    for path in ("../../../outside", "/etc/passwd", "a/../../b", "C:\\x", ""):
+        (folder / "manifest.jsonl").write_bytes(
+            encode_line({"resource": "r", "index": 0, "path": path, "format": "ome-tiff", "state": "sealed"})
+        )
+        assert ("error", "damaged", "") in found(root)
+        with pytest.raises(ValueError, match="outside the run's folder"):
+            Catalog(root)[-1]["primary"]["cam_image"].volume(0)
+
+
+def test_a_manifest_that_says_another_shape_than_the_descriptor_is_an_error(root: Path) -> None:
+    folder = acquired(root)
+    rewrite(folder, "manifest.jsonl", lambda lines: lines[0].update(shape=[8, 4, 16]))
+    assert {kind for _, kind, _ in found(root)} == {"shape", "head"}
+
+
+def test_a_volume_that_the_manifest_forgot_is_an_error_and_its_file_a_stranger(root: Path) -> None:
+    folder = acquired(root)
+    rewrite(folder, "manifest.jsonl", lambda lines: lines.pop(1))
+    assert found(root) == [("error", "missing", "seq_num 2"), ("warning", "stranger", "cam_image/000001.ome.tif")]
+
+
+# --- runs ---------------------------------------------------------------------------------------------------
+
+
+def test_an_interrupted_run_is_an_error_until_it_is_recovered(root: Path) -> None:
+    interrupted(root)
+    assert ("error", "interrupted", "") in found(root)
+    recover(root)
+    assert found(root) == [("note", "incomplete", "cam/000002.ome.tif")]
+
+
+@pytest.mark.parametrize("frames", [0, 1, 4])
+def test_after_a_recovery_with_events_there_is_no_error(root: Path, frames: int) -> None:
+    interrupted(root, frames=frames, keys=("cam", "other"))
+    recover(root, salvage="event")
+    assert verify(root).errors == ()
+
+
+def test_a_run_that_is_being_written_is_a_note(root: Path) -> None:
+    with FileWriter(root) as writer:
+        writer("start", start_doc(uid="run"))
+        assert found(root) == [("note", "running", "")]
+        writer("stop", {"uid": "s", "time": 1.0, "run_start": "run", "exit_status": "success"})
+    assert found(root) == []
+
+
+def test_a_folder_in_which_no_run_began_is_a_note(root: Path) -> None:
+    acquired(root)
+    (root / "runs" / "2026" / "01" / "01" / "0001-p-abc").mkdir(parents=True)
+    assert [finding[:2] for finding in found(root)] == [("note", "empty")]
+
+
+def test_a_torn_journal_or_manifest_is_an_error(root: Path) -> None:
+    folder = acquired(root)
+    for name in ("journal.jsonl", "manifest.jsonl"):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content + b'{"to')
+        assert found(root) == [("error", "torn", name)]
+        (folder / name).write_bytes(content)
+
+
+def test_only_the_runs_that_are_asked_for_are_checked(root: Path) -> None:
+    acquired(root)
+    uid = Catalog(root)[-1].uid
+    folder = record(root, lambda writer: bp.count([Camera("cam", writer)])).folder
+    flip(folder / "cam_image" / "000000.ome.tif")
+    (root / "stray.txt").touch()
+    assert verify(root, uids=[uid]).findings == ()
+    assert len(verify(root).findings) == 2
+
+
+# --- the index ----------------------------------------------------------------------------------------------
+
+
+def test_an_index_that_says_something_else_is_an_error_until_it_is_written_anew(root: Path) -> None:
+    acquired(root)
+    index = root / "index" / "runs.jsonl"
+    before = index.read_bytes()
+    rewrite(root / "index", "runs.jsonl", lambda lines: lines[0]["start"].update(plan_name="other"))
+    assert [finding[:2] for finding in found(root)] == [("error", "index")]
+    assert reindex(root) == 1
+    assert found(root) == []
+    assert index.read_bytes() == before
+
+
+def test_an_index_made_anew_is_the_one_that_was_kept_on_the_way(root: Path) -> None:
+    for _ in range(3):
+        acquired(root)
+    index = root / "index" / "runs.jsonl"
+    before, answers = index.read_bytes(), [run.start for run in Catalog(root)]
+    shutil.rmtree(root / "index")
+    assert reindex(root) == 3
+    assert index.read_bytes() == before
+    assert [run.start for run in Catalog(root)] == answers
+    assert not [path for path in index.parent.iterdir() if path.name.endswith(".new")]
+
+
+# --- documents ----------------------------------------------------------------------------------------------
+
+
+def documents_of(root: Path) -> list[tuple[str, dict[str, Any]]]:
+    return [(name, json.loads(json.dumps(doc))) for name, doc in journal(acquired(root))]
+
+
+def checked(documents: list[tuple[str, dict[str, Any]]]) -> set[tuple[str, str]]:
+    check = DocumentCheck("run")
+    for name, doc in documents:
+        check(name, doc)
+    return {(finding.severity, finding.kind) for finding in check.findings}
+
+
+def first(documents: list[tuple[str, dict[str, Any]]], kind: str) -> dict[str, Any]:
+    return next(doc for name, doc in documents if name == kind)
+
+
+Documents = list[tuple[str, dict[str, Any]]]
+
+
+@pytest.mark.parametrize(
+    ("harm", "expected"),
+    [
+        (lambda docs: docs.pop(0), {("error", "order"), ("error", "reference")}),
+        (lambda docs: docs.append(docs[0]), {("error", "order"), ("error", "uid")}),
+        (lambda docs: docs.append(docs[-2]), {("error", "order"), ("error", "uid")}),
+        (lambda docs: docs.insert(1, ("evnt", {})), {("error", "schema")}),
+        (lambda docs: first(docs, "event").pop("time"), {("error", "schema")}),
+        (lambda docs: first(docs, "event").update(seq_num=7), {("error", "seq_num"), ("warning", "count")}),
+        (lambda docs: first(docs, "event").update(descriptor="x"), {("error", "reference"), ("error", "seq_num")}),
+        (lambda docs: first(docs, "event")["data"].update(odd=1), {("error", "keys")}),
+        (lambda docs: first(docs, "event")["timestamps"].pop("small"), {("error", "keys")}),
+        (lambda docs: first(docs, "event")["data"].update(cam_number="one"), {("warning", "dtype")}),
+        (lambda docs: first(docs, "event")["data"].update(small=[[1]]), {("warning", "shape")}),
+        (
+            lambda docs: first(docs, "stream_datum")["indices"].update(stop=9),
+            {("error", "range"), ("warning", "order")},
+        ),
+        (lambda docs: first(docs, "stream_datum")["seq_nums"].update(start=5), {("error", "range")}),
+        (lambda docs: first(docs, "stream_datum").update(stream_resource="x"), {("error", "reference")}),
+        (lambda docs: first(docs, "stream_resource").update(data_key="small"), {("error", "reference")}),
+        (lambda docs: first(docs, "stream_resource").update(run_start="x"), {("error", "reference")}),
+        (lambda docs: first(docs, "stop").update(num_events={"primary": 4}), {("warning", "count")}),
+        (
+            lambda docs: first(docs, "descriptor")["data_keys"]["small"].update(dtype_numpy="<q9"),
+            {("error", "dtype"), ("error", "schema")},
+        ),
+        (
+            lambda docs: first(docs, "descriptor")["data_keys"]["cam_image"].update(dims=["y"]),
+            {("warning", "shape")},
+        ),
+    ],
+)  # fmt: skip
+def test_documents_that_do_not_hold_together_are_found(
+    root: Path, harm: Callable[[Documents], object], expected: set[tuple[str, str]]
+) -> None:
+    documents = documents_of(root)
+    assert checked(documents) == set()
+    harm(documents)
+    assert checked(documents) == expected
+
+
+# --- reports ------------------------------------------------------------------------------------------------
+
+
+def test_a_report_for_programs_is_an_object_a_finding_and_one_of_the_figures(root: Path) -> None:
+    folder = acquired(root)
+    cut(folder / "cam_image" / "000001.ome.tif")
+    finding, figures = json.loads(json.dumps(list(verify(root).lines())))
+    assert (finding["kind"], finding["where"]) == ("short", "cam_image/000001.ome.tif")
+    assert (figures["runs"], figures["files"], figures["errors"]) == (1, 3, 1)
+
+
+def test_a_folder_that_is_no_root_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RootError):
+        verify(tmp_path)
+    assert Report("").counts == {}
