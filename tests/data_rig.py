@@ -19,6 +19,7 @@ from numpy.typing import DTypeLike, NDArray
 from ophyd.status import Status
 
 from gently_bluesky import Catalog, FileWriter, replay
+from gently_bluesky.keep.documents import DocumentCheck
 from gently_bluesky.protocols import Sink, Volume, VolumeMetadata
 from gently_bluesky.read.run import Run
 from gently_bluesky.store.disk import free_bytes
@@ -277,6 +278,10 @@ def hold_together(documents: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
         for reference in ("descriptor", "run_start", "stream_resource", "resource"):
             assert reference not in document or document[reference] in seen, f"{name} before its {reference}"
         seen.add(document.get("uid", document.get("datum_id", "")))
+    check = DocumentCheck("")
+    for name, document in documents:
+        check(name, dict(document))
+    assert not [finding for finding in check.findings if finding.severity == "error"]
 
 
 def hold_pixels(run: Run) -> None:

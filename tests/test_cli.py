@@ -16,7 +16,8 @@ from bluesky import Msg
 
 from gently_bluesky import Catalog, FileWriter, __version__
 from gently_bluesky.read.run import Run
-from tests.data_rig import Camera, inline, record
+from tests.data_rig import Camera, inline, record, start_doc, stop_doc
+from tests.test_recovery import interrupted
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -187,3 +188,57 @@ def test_a_root_that_is_none_is_named(tmp_path: Path) -> None:
         assert str(tmp_path) in result.stderr
         assert result.stderr.count("\n") == 1
     assert [item.name for item in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+# --- recover, verify, reindex -------------------------------------------------------------------------------
+
+
+def test_verify_says_what_is_wrong_and_ends_with_1(three_streams: Run, root: Path) -> None:
+    good = gently("verify", "--root", root)
+    assert good.returncode == 0
+    assert "0 errors, 0 warnings, 1 note." in good.stdout
+    os.truncate(three_streams.folder / "cam_image" / "000001.ome.tif", 5000)
+    bad = gently("verify", "--root", root, columns=80)
+    assert bad.returncode == 1
+    assert "error cam_image/000001.ome.tif: it was cut short" in bad.stdout
+    assert "1 error, 0 warnings, 1 note." in bad.stdout
+    assert max(map(len, bad.stdout.splitlines()[1:])) <= 80
+    *findings, figures = map(json.loads, gently("verify", "--root", root, "--json").stdout.splitlines())
+    assert [finding["kind"] for finding in findings] == ["short", "unreferenced"]
+    assert figures["errors"] == 1
+    assert gently("verify", "--root", root, "--run", "nope").returncode == 1
+
+
+def test_recover_closes_what_was_interrupted_and_says_so(root: Path) -> None:
+    interrupted(root)
+    assert "it has no stop document" in gently("verify", "--root", root).stdout
+    (line,) = gently("recover", "--root", root, "--salvage", "event", "--json").stdout.splitlines()
+    assert json.loads(line)["salvaged"] == 1
+    assert "has its stop document" in gently("recover", "--root", root).stdout
+    assert gently("verify", "--root", root).returncode == 0
+    shown = gently("show", "-1", "--root", root).stdout
+    assert "abort" in shown
+    assert "interrupted" in shown
+
+
+def test_recover_says_of_a_run_that_is_written_that_it_was_left_alone(root: Path) -> None:
+    with FileWriter(root) as writer:
+        writer("start", start_doc(uid="run"))
+        assert "Run run" in (said := gently("recover", "--root", root).stdout)
+        assert "left alone" in said
+        writer("stop", stop_doc("run"))
+
+
+def test_reindex_says_how_many_runs_there_are(three_streams: Run, root: Path) -> None:
+    before = (root / "index" / "runs.jsonl").read_bytes()
+    (root / "index" / "runs.jsonl").unlink()
+    assert gently("reindex", "--root", root).stdout.startswith("1 run in the index of")
+    assert (root / "index" / "runs.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("command", ["recover", "verify", "reindex"])
+def test_what_keeps_a_root_wants_one_in_one_line(command: str, tmp_path: Path) -> None:
+    result = gently(command, "--root", tmp_path / "nowhere")
+    assert result.returncode == 1
+    assert result.stderr.startswith("gently-bluesky: ")
+    assert result.stderr.count("\n") == 1
