@@ -58,8 +58,8 @@ class FileWriter:
     backlog_bytes
         How much may wait for the writer's thread; the RunEngine waits when it is full.
     salvage
-        What becomes of frames that an interrupted run left behind; see `recover`, which the first run begins
-        with.
+        What becomes of frames that an interrupted run left behind; see `recover`, which goes before the first
+        run. With None interrupted runs are left as they are.
     reserve_bytes
         How much of the file system no volume may take, so that documents always find room; None: 1 percent of
         it, at most 1 GiB.
@@ -80,7 +80,7 @@ class FileWriter:
         durability: Literal["event", "run"] = "event",
         inline_limit_bytes: int = 65536,
         backlog_bytes: int = 512 << 20,
-        salvage: Salvage = "beside",
+        salvage: Salvage | None = "beside",
         reserve_bytes: int | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -96,7 +96,7 @@ class FileWriter:
         self._inline_limit_bytes = inline_limit_bytes
         self._make_store = FORMATS[image_format]
         self._backlog_bytes = backlog_bytes
-        self._salvage: Salvage | None = salvage
+        self._salvage = salvage
         self._runs: dict[str, RunRecorder] = {}
         self._of: dict[str, RunRecorder] = {}
         self._refused: set[str] = set()

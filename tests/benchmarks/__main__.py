@@ -20,7 +20,7 @@ from typing import Protocol
 
 from rich.console import Console
 
-from tests.benchmarks import engine, frames, journal, memory, planes, suitcase
+from tests.benchmarks import engine, frames, journal, keep, memory, planes, suitcase
 from tests.benchmarks.pairs import Row
 from tests.benchmarks.table import Noise, as_json, show, surroundings
 
@@ -39,6 +39,7 @@ THEMES: Mapping[str, Theme] = {
     "memory": memory.measure,
     "suitcase": suitcase.measure,
     "journal": journal.measure,
+    "keep": keep.measure,
 }
 
 
