@@ -12,6 +12,7 @@ from gently_bluesky.errors import RootError
 from gently_bluesky.read.run import Run
 from gently_bluesky.store.audit import read_audit
 from gently_bluesky.store.journal import encode_line
+from gently_bluesky.store.manifest import read_manifest
 from gently_bluesky.write.recovery import LeftAlone, Recovery, Salvage, recover
 from tests.data_rig import SHAPE, frame, hold_together, journal, manifest, pixel_hash, run_folder, volume
 
@@ -140,6 +141,25 @@ def test_a_volume_that_was_whole_and_named_by_no_document_is_told_of(root: Path)
         writer.flush()
     assert the_recovery(root).unfinished == (("cam/000000.ome.tif", 4, 4),)
     assert [entry["state"] for entry in manifest(run_folder(root))] == ["sealed"]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_file_that_does_not_say_where_it_belongs_is_entered_all_the_same(root: Path, known: bool) -> None:
+    with FileWriter(root) as writer:
+        writer("start", {"uid": "run", "time": 1_795_433_400.0})
+        resource = writer.open_resource("long", shape=SHAPE, dtype="<i8")  # .npy: it knows nothing of runs
+        if known:
+            first = resource.new_volume()
+            for z in range(SHAPE[0]):
+                first.write(z, frame(0, z, dtype="<i8"))
+            first.seal()
+            writer("stream_resource", resource.stream_resource())
+        resource.new_volume().write(0, frame(1, 0, dtype="<i8"))
+        writer.flush()
+    recover(root)
+    entry = list(read_manifest(run_folder(root)).values())[-1]
+    assert (entry.state, entry.index, entry.data_key) == ("aborted", int(known), "long")
+    assert entry.resource == (resource.uid if known else "")
 
 
 @pytest.mark.parametrize("kept", [0, 1, 100])

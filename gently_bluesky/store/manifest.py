@@ -23,7 +23,8 @@ class ManifestEntry:
     Attributes
     ----------
     data_key, resource, index
-        Which volume: index in the stream resource, from 0; None for an asset that has no index.
+        Which volume: index in the stream resource, from 0; None for an asset that has no index. The resource is
+        empty where neither a document nor the file says which: an interrupted file that knows nothing of itself.
     path
         Relative to the run folder, with forward slashes; empty for foreign assets, which have a uri.
     format
@@ -55,8 +56,10 @@ class ManifestEntry:
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def line(self) -> dict[str, Any]:
-        """Give the entry as it is written; what is empty is left out."""
-        return {key: value for key, value in asdict(self).items() if value not in (None, "", (), {})}
+        """Give the entry as it is written; what is empty is left out, but for the resource."""
+        return {
+            key: value for key, value in asdict(self).items() if key == "resource" or value not in (None, "", (), {})
+        }
 
 
 def foreign_asset(doc: Mapping[str, Any]) -> ManifestEntry:

@@ -45,6 +45,7 @@ def find_unfinished(path: Path, table: RunTable) -> Iterator[Unfinished]:
         for ref in (ref for row in stream.rows() for ref in row.volumes.values()):
             named[ref.resource] = max(ref.index, named.get(ref.resource, -1))
     known = read_manifest(path)
+    resources = _resources_by_folder(path, table, known.values())
     for file in sorted(path.glob("*/*")):
         entry = known.get(file.relative_to(path).as_posix())
         try:
@@ -53,7 +54,8 @@ def find_unfinished(path: Path, table: RunTable) -> Iterator[Unfinished]:
             found = examine(file)
             if entry is None or entry.state == "aborted":
                 digest = pixel_hash(file, found.offset, found.geometry.nbytes)
-                entry = _aborted(file.relative_to(path).as_posix(), found, digest)
+                resource = found.resource_uid or resources.get(file.parent.name, "")
+                entry = _aborted(file.relative_to(path).as_posix(), found, resource, digest)
         except (ValueError, EOFError) as error:  # not ours to name
             log.warning("%s was left alone: %s", file, error)
             continue
@@ -65,12 +67,22 @@ def _is_last(entry: ManifestEntry, named: Mapping[str, int]) -> bool:
     return unfinished and entry.index is not None and entry.index > named.get(entry.resource, -1)
 
 
-def _aborted(name: str, what: Found, digest: str) -> ManifestEntry:
+def _resources_by_folder(path: Path, table: RunTable, known: Collection[ManifestEntry]) -> dict[str, str]:
+    """Give the stream resource of each image folder, for files that do not say it themselves."""
+    said = {entry.path.partition("/")[0]: entry.resource for entry in known if entry.path}
+    for uid, doc in table.stream_resources.items():
+        folder = Path(str(doc.get("uri", "")))
+        if folder.parent.name == path.name:
+            said[folder.name] = uid
+    return said
+
+
+def _aborted(name: str, what: Found, resource: str, digest: str) -> ManifestEntry:
     details = {"offset": what.offset, "reason": _INTERRUPTED}
     folder, _, file = name.partition("/")
     return ManifestEntry(
         data_key=what.data_key or folder,
-        resource=what.resource_uid or "",
+        resource=resource,
         index=int(file.split(".")[0]) if what.index is None else what.index,
         path=name,
         format=what.format,
