@@ -1,6 +1,7 @@
 """Fixtures of every test: nothing is left behind, and a tool that is missing is named."""
 
 import contextlib
+import functools
 import importlib.util
 import os
 import shutil
@@ -15,6 +16,9 @@ from typing import ClassVar
 import psutil
 import pytest
 from hypothesis import settings
+
+from tests.durability_rig import Measured, begun
+from tests.zygote import Zygote
 
 # Threads of others that outlive what began them, and what they are.
 _THEIRS = (
@@ -162,3 +166,30 @@ def small_disk(tmp_path: Path, as_root: None) -> Iterator[Path]:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", mount], check=True)
     yield mount
     subprocess.run(["umount", "--lazy", mount], check=True)
+
+
+# --- processes that are ended badly -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote]:
+    """What forks a fresh process for each trial."""
+    with contextlib.closing(Zygote()) as zygote:
+        yield zygote
+
+
+@pytest.fixture(scope="session")
+def measure(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Measured]:
+    """How long a scenario takes, and how often it makes each call; found out once."""
+
+    @functools.cache
+    def measured(scenario: str, **options: str) -> Measured:
+        root = tmp_path_factory.mktemp("measured") / "root"
+        with begun(zygote, scenario, root, watched=True, **options) as child:
+            began = time.monotonic()
+            calls = child.result()
+            seconds = time.monotonic() - began
+        shutil.rmtree(root.parent)
+        return Measured(seconds, calls)
+
+    return measured

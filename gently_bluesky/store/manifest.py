@@ -58,7 +58,9 @@ class ManifestEntry:
     def line(self) -> dict[str, Any]:
         """Give the entry as it is written; what is empty is left out, but for the resource."""
         return {
-            key: value for key, value in asdict(self).items() if key == "resource" or value not in (None, "", (), {})
+            key: value
+            for key, value in asdict(self).items()
+            if key == "resource" or value not in (None, "", (), {})
         }
 
 
