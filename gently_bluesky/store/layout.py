@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from gently_bluesky.errors import RootError
+from gently_bluesky.store.disk import sync_file, sync_folder
 
 LAYOUT_VERSION = 1
 
@@ -108,16 +109,22 @@ def check_root(path: Path) -> Path:
 
 
 def create_root(folder: Path) -> Path:
-    """Make a folder a root, if it is none yet; give its absolute path, and raise as `check_root` does."""
+    """Make a folder a root, durably, if it is none yet; give its absolute path, and raise as `check_root` does."""
     path = check_root(folder)
     mark = path / ROOT_MARK
     if mark.exists():
         return path
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
     try:
         path.mkdir(parents=True, exist_ok=True)
         beside = path / f".{ROOT_MARK}.{os.getpid()}"
         beside.write_text(json.dumps({"layout": LAYOUT_VERSION, "uri": file_uri(path)}) + "\n", encoding="utf-8")
+        sync_file(beside)  # without its mark all that it holds would be out of reach after a power cut
         beside.replace(mark)
+        for above in (path, *path.parents):
+            sync_folder(above)
+            if above == there:
+                break
     except OSError as error:
         raise RootError(f"{path} cannot be made a root: {error.strerror or error}.") from error
     return path
