@@ -20,6 +20,7 @@ from gently_bluesky.store.audit import append_audit
 from gently_bluesky.store.index import IndexEntry, RootIndex, append_entry, volume_rows
 from gently_bluesky.store.journal import Pair, decode_line, read_documents
 from gently_bluesky.store.layout import JOURNAL, open_root
+from gently_bluesky.store.manifest import read_manifest
 from gently_bluesky.store.streams import Doc, RunTable
 from gently_bluesky.write.run_folder import RunFolder, writing_host
 from gently_bluesky.write.unfinished import Unfinished, documents_of, find_unfinished, give_back_space
@@ -176,6 +177,7 @@ def _close(folder: RunFolder, table: RunTable, torn_bytes: int, salvage: Salvage
     assert table.start is not None
     give_back_space(folder.path)
     unfinished = list(find_unfinished(folder.path, table))
+    _sync_volumes(folder, unfinished)
     events = sum(row.uid is not None for stream in table.streams.values() for row in stream.rows())
     salvaged: list[Pair] = []
     for name, doc in documents_of(table, unfinished) if salvage == "event" else ():
@@ -198,6 +200,13 @@ def _close(folder: RunFolder, table: RunTable, torn_bytes: int, salvage: Salvage
     append_entry(folder.root, IndexEntry(name, table.start, stop, tuple(volume_rows(table))))
     append_audit(folder.root, "recovered", run=recovery.uid, folder=name, **stop["recovered"])
     return recovery
+
+
+def _sync_volumes(folder: RunFolder, unfinished: Collection[Unfinished]) -> None:
+    # what its writer had not synced yet is on disk before the run is closed: a stop, or an event, names it
+    named = [*read_manifest(folder.path).values(), *(each.entry for each in unfinished)]
+    paths = {folder.path / entry.path for entry in named if entry.path}
+    folder.sync_everything(sorted(path for path in paths if path.is_file()))
 
 
 def _stop(table: RunTable, recovery: Recovery, unfinished: Collection[Unfinished]) -> Doc:
