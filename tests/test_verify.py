@@ -212,9 +212,12 @@ def test_a_run_that_is_being_written_is_a_note(root: Path) -> None:
     assert found(root) == []
 
 
-def test_a_folder_in_which_no_run_began_is_a_note(root: Path) -> None:
+@pytest.mark.parametrize("torn", [b"", b'{"name":"start","doc":{"uid":"abc'])
+def test_a_folder_in_which_no_run_began_is_a_note(root: Path, torn: bytes) -> None:
     acquired(root)
-    (root / "runs" / "2026" / "01" / "01" / "0001-p-abc").mkdir(parents=True)
+    folder = root / "runs" / "2026" / "01" / "01" / "0001-p-abc"
+    folder.mkdir(parents=True)
+    (folder / "journal.jsonl").write_bytes(torn)
     assert [finding[:2] for finding in found(root)] == [("note", "empty")]
 
 

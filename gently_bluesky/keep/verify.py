@@ -163,7 +163,8 @@ def _documents_of(folder: Path, name: str, stored: StoredFiles) -> tuple[RunTabl
     except (JournalError, DocumentError) as error:
         check.findings.append(Finding(name, "error", "damaged", str(error), JOURNAL))
     for file in (JOURNAL, MANIFEST):
-        if _is_torn(folder / file) and not is_locked(folder):
+        began = table.start is not None  # else what is torn is the start: nothing was exposed, nothing to recover
+        if began and _is_torn(folder / file) and not is_locked(folder):
             text = "its last line was cut off while it was written: gently-bluesky recover"
             check.findings.append(Finding(name, "error", "torn", text, file))
     return table, check.findings, check.count
