@@ -1,10 +1,12 @@
 """Fixtures of every test: nothing is left behind, and a tool that is missing is named."""
 
 import contextlib
+import fcntl
 import functools
 import importlib.util
 import os
 import shutil
+import struct
 import subprocess
 import threading
 import time
@@ -183,8 +185,8 @@ def measure(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Callabl
     """How long a scenario takes, and how often it makes each call; found out once."""
 
     @functools.cache
-    def measured(scenario: str, **options: str) -> Measured:
-        root = tmp_path_factory.mktemp("measured") / "root"
+    def measured(scenario: str, folder: Path | None = None, **options: str) -> Measured:
+        root = tmp_path_factory.mktemp("measured") / "root" if folder is None else folder / "measured" / "root"
         with begun(zygote, scenario, root, watched=True, **options) as child:
             began = time.monotonic()
             calls = child.result()
@@ -193,3 +195,73 @@ def measure(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Callabl
         return Measured(seconds, calls)
 
     return measured
+
+
+# --- small disks --------------------------------------------------------------------------------------------
+
+FS_IOC_SHUTDOWN = 0x8004587D  # _IOR('X', 125, __u32): also XFS_IOC_GOINGDOWN
+NO_LOG_FLUSH = struct.pack("I", 2)
+
+
+class SmallDisk:
+    """A file system in a file, through a loop device that goes when it is unmounted."""
+
+    def __init__(self, kind: str, megabytes: int, folder: Path) -> None:
+        self.path = folder / "disk"
+        self._image = folder / "image"
+        self.path.mkdir(parents=True)
+        with self._image.open("wb") as file:
+            file.truncate(megabytes << 20)
+        maker = tool(f"mkfs.{kind}", {"ext4": "e2fsprogs", "xfs": "xfsprogs"}[kind])
+        subprocess.run([maker, "-q", self._image], check=True, timeout=60)
+        self.mount()
+
+    def mount(self) -> None:
+        """Mount it: what was synced is there."""
+        subprocess.run(["mount", "-o", "loop", self._image, self.path], check=True, timeout=60)
+
+    def unmount(self) -> None:
+        """Unmount it; nobody may use it any more."""
+        subprocess.run(["umount", self.path], check=True, timeout=60)
+
+    def cut_power(self) -> None:
+        """Let it end at once: nothing that was not synced by now will ever be there."""
+        folder = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.ioctl(folder, FS_IOC_SHUTDOWN, NO_LOG_FLUSH)
+        finally:
+            os.close(folder)
+
+    def abort(self) -> None:
+        """Make it read-only at once, as ext4 does by itself when it meets an error."""
+        subprocess.run(["mount", "-o", "remount,abort", self.path], check=True, timeout=60)
+
+    def remove(self) -> None:
+        """Unmount it, whoever uses it, and remove it."""
+        while os.path.ismount(self.path):
+            subprocess.run(["umount", "--lazy", self.path], check=True, timeout=60)
+        self._image.unlink()
+
+
+@pytest.fixture(scope="session")
+def loop_devices(as_root: None) -> None:
+    """Skip (fail, where CI is set) where no file can be mounted."""
+    found = subprocess.run(
+        [tool("losetup", "mount"), "--find"], check=False, capture_output=True, text=True, timeout=60
+    )
+    if found.returncode:
+        _missing(f"a loop device ({found.stderr.strip()})")
+
+
+@pytest.fixture
+def make_disk(loop_devices: None, tmp_path: Path) -> Iterator[Callable[[str, int], SmallDisk]]:
+    """Small disks of any kind and size (MiB), which go with the test."""
+    disks: list[SmallDisk] = []
+    with contextlib.ExitStack() as stack:
+
+        def make(kind: str, megabytes: int) -> SmallDisk:
+            disks.append(disk := SmallDisk(kind, megabytes, tmp_path / f"{kind}{len(disks)}"))
+            stack.callback(disk.remove)
+            return disk
+
+        yield make

@@ -26,8 +26,10 @@ from bluesky import Msg
 from ophyd import Signal
 
 from gently_bluesky import Catalog, FileWriter
+from gently_bluesky.keep.verify import verify
 from gently_bluesky.read.run import Run
-from gently_bluesky.store.index import RootIndex
+from gently_bluesky.store import disk
+from gently_bluesky.store.index import RootIndex, reindex
 from gently_bluesky.store.manifest import read_manifest
 from gently_bluesky.store.ome_tiff import examine
 from gently_bluesky.store.pixels import pixel_hash
@@ -51,7 +53,7 @@ CALLS = (
 
 @dataclass(frozen=True, slots=True)
 class KillInside:
-    """SIGKILL inside the `number`-th call, from 1, half of which is done; all or nothing, where there is no half."""
+    """SIGKILL inside the `number`-th call, from 1, when half of it is done; all or nothing, if it has no half."""
 
     call: str
     number: int
@@ -67,6 +69,7 @@ class Trial:
     durability: str = "event"
     salvage: str = "beside"
     watched: bool = False
+    unsynced: str = ""
     kill: KillInside | None = None
     calls: Counter[str] = field(default_factory=Counter)
 
@@ -118,8 +121,21 @@ def perform(
     """Perform a scenario; give how often each call was made, if they were watched."""
     logging.disable()
     trial = Trial(line, Path(root), kill=None if kill is None else KillInside(**kill), **options)
+    forget_to_sync(trial.unsynced)
     SCENARIOS[scenario](trial)
     return dict(trial.calls)
+
+
+def forget_to_sync(what: str) -> None:
+    """Take the syncing out of this process: of "pixels", of "lines" (manifest and journal), or of "everything"."""
+
+    def nothing(*_: object) -> None: ...
+
+    everything = [(os, "fsync"), (os, "fdatasync"), (disk, "_push")]
+    names: dict[str, list[tuple[Any, str]]] = {"pixels": [(disk.BlockFile, "sync")], "everything": everything}
+    names["lines"] = [(disk.AppendFile, "sync")]
+    for owner, name in names.get(what, []):
+        setattr(owner, name, nothing)
 
 
 def streamed(trial: Trial) -> None:
@@ -271,21 +287,34 @@ def first_start(trial: Trial) -> None:
         run_engine(bpp.run_wrapper(_repeated(1, Camera("a", writer)), md={"plan_name": "after"}))
 
 
+def end_well(trial: Trial) -> None:
+    """A run that nobody disturbs."""
+    with trial.writer() as writer:
+        run_engine, _ = connected(writer)
+        run_engine(bpp.run_wrapper(_repeated(1, Camera("a", writer)), md={"plan_name": "well"}))
+
+
 def recovery(trial: Trial) -> None:
     """`recover` itself, with a run that ended well and that the index does not know."""
     for frames in (0, 2, 4):
         leave_broken(trial, frames)
-    with trial.writer() as writer:
-        run_engine, _ = connected(writer)
-        run_engine(bpp.run_wrapper(_repeated(1, Camera("a", writer)), md={"plan_name": "well"}))
+    end_well(trial)
     (trial.root / "index" / "runs.jsonl").unlink()
     trial.begin()
     recover(trial.root, salvage=trial.salvage)  # type: ignore[arg-type]
 
 
+def index_anew(trial: Trial) -> None:
+    """`reindex`, of a run that ended well and of one that did not."""
+    leave_broken(trial, 2)
+    end_well(trial)
+    trial.begin()
+    reindex(trial.root)
+
+
 SCENARIOS: dict[str, Callable[[Trial], None]] = {
     scenario.__name__: scenario
-    for scenario in (streamed, inline_arrays, monitors, fly, runs_in_a_row, first_start, recovery)
+    for scenario in (streamed, inline_arrays, monitors, fly, runs_in_a_row, first_start, recovery, index_anew)
 }
 """What can be ended badly. One more is a function that calls `trial.begin()` and then does it, and a name here."""
 
@@ -371,7 +400,8 @@ class Held:
 
 
 def hold_verified(root: Path) -> None:
-    """Hold a root against `keep.verify`."""
+    """Hold a root against `verify`: it finds no error."""
+    assert not (errors := verify(root).errors), errors
 
 
 def hold_root(root: Path, acknowledged: Collection[bytes]) -> Held:
@@ -488,3 +518,18 @@ def hold_files(root: Path) -> int:
                     assert tiff.series[0].shape == tuple(entry["shape"])
                 files += 1
     return files
+
+
+def hold_after_cut(line: Line, root: str, acknowledged: str) -> list[int]:
+    """Hold a root after its power was cut, and go on in it; give how many events, volumes and files held."""
+    logging.disable()
+    path = Path(root)
+    said = frozenset(encode(words) for words in json.loads(Path(acknowledged).read_bytes()))
+    held = hold_root(path, said)
+    files = hold_files(path)
+    held = hold_recovered(path, said)
+    with FileWriter(path) as writer:
+        run_engine, _ = connected(writer)
+        run_engine(bpp.run_wrapper(_repeated(1, Camera("a", writer)), md={"plan_name": "next"}))
+    assert Catalog(path)[-1].exit_status == "success"
+    return [held.events, held.volumes, files]

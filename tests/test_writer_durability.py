@@ -14,6 +14,7 @@ from bluesky import Msg
 
 from gently_bluesky import FileWriter
 from gently_bluesky.store import disk
+from gently_bluesky.write.recovery import recover
 from tests.data_rig import Camera, connected, inline, journal, newest, of, run_folder, volume
 
 Plan = Iterator[Msg]
@@ -177,6 +178,37 @@ def test_names_of_new_folders_and_files_are_durable_too(root: Path, monkeypatch:
     folder = run_folder(root)
     expected = {folder / "cam_image", folder, folder.parent, root / "runs", root}
     assert expected <= set(synced)
+
+
+def test_the_mark_of_a_root_is_durable_before_its_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trail = Trail(monkeypatch)
+    with FileWriter(tmp_path / "new" / "root"):
+        monkeypatch.undo()
+    assert [name for kind, name in trail.steps if kind == "sync"] == [
+        f".gently.json.{os.getpid()}", "root", "new", tmp_path.name,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("durability", ["event", "run"])
+def test_what_a_writer_that_died_had_not_synced_is_durable_before_recover_closes_its_run(
+    root: Path, monkeypatch: pytest.MonkeyPatch, durability: Any
+) -> None:
+    with FileWriter(root, durability=durability) as writer:
+        writer("start", {"uid": "run", "time": 1_795_433_400.0})
+        resource = writer.open_resource("cam", shape=(4, 8, 16), dtype="<u2")
+        for number in range(2):
+            new = resource.new_volume()
+            for z in range(4 - number):
+                new.write(z, volume(number)[z])
+            if number == 0:
+                new.seal()
+        writer.flush()
+    trail = Trail(monkeypatch)
+    recover(root)
+    monkeypatch.undo()
+    stop_written = trail.positions("write", "journal.jsonl")[-1]
+    for name in ("000000.ome.tif", "000001.ome.tif", "cam", "manifest.jsonl"):
+        assert trail.positions("sync", name)[0] < stop_written, name
 
 
 def test_a_large_volume_is_pushed_to_the_disk_while_it_is_acquired(
