@@ -98,6 +98,17 @@ class RunExistsError(GentlyError, FileExistsError):
     """The run is already in this root."""
 
 
+# --- keeping ------------------------------------------------------------------------------------------------
+
+
+class RunKeptError(GentlyError, RuntimeError):
+    """A run that is not taken away: it is being written, was interrupted, or is tagged to be kept."""
+
+
+class NotInTrashError(GentlyError, FileNotFoundError):
+    """What was to be restored is not in the trash."""
+
+
 # --- roots and reading --------------------------------------------------------------------------------------
 
 

@@ -7,8 +7,8 @@ is missing.
 
 import os
 import weakref
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from gently_bluesky.errors import BadVolumeError, UnfillableError, VolumeMissingError
 from gently_bluesky.store.layout import uri_path
-from gently_bluesky.store.manifest import ManifestEntry, foreign_asset, read_manifest
+from gently_bluesky.store.manifest import ManifestEntry, foreign_asset, read_entries
+from gently_bluesky.store.removed import Removed, as_before
 from gently_bluesky.store.streams import Doc, Row, RunTable, VolumeRef
 
 HandlerRegistry = Mapping[str, Callable[..., Callable[..., Any]]]
@@ -49,18 +50,22 @@ class AssetReader:
         self._folder = folder
         self._table = table
         self._registry = registry
-        self._entries: dict[VolumeRef, ManifestEntry] = {}
+        self._forms: dict[VolumeRef, list[ManifestEntry]] = {}
         self._maps: dict[VolumeRef, NDArray[Any]] = {}  # they go with the run, or when newer ones come
 
     def entry(self, ref: VolumeRef) -> ManifestEntry | None:
-        """Give the manifest's entry of a volume of ours; None for a foreign one."""
-        if ref not in self._entries:
-            self._entries = {
-                VolumeRef(entry.resource, entry.index): entry
-                for entry in read_manifest(self._folder).values()
-                if entry.index is not None
-            }
-        return self._entries.get(ref)
+        """Give the manifest's entry of a volume of ours, in its best form; None for a foreign one."""
+        return next(iter(self._forms_of(ref)), None)
+
+    def _forms_of(self, ref: VolumeRef) -> list[ManifestEntry]:
+        """Give the stored forms of a volume, the best first, those that were removed last."""
+        if ref not in self._forms:
+            forms: defaultdict[VolumeRef, list[ManifestEntry]] = defaultdict(list)
+            for entry in sorted(read_entries(self._folder), key=_preference):
+                if entry.index is not None:
+                    forms[VolumeRef(entry.resource, entry.index)].append(entry)
+            self._forms = dict(forms)
+        return self._forms.get(ref, [])
 
     def volume(self, ref: VolumeRef, data_key: Doc) -> NDArray[Any]:
         """Give one volume, mapped read-only where that is possible.
@@ -68,7 +73,8 @@ class AssetReader:
         Raises
         ------
         VolumeMissingError
-            Its file is not where the manifest says, or was cut short.
+            Its file is not where the manifest says, or was cut short; or it was removed: the message says by which
+            rule, when, by whom, and until when it is in the trash.
         BadVolumeError
             It was given up while it was acquired.
         UnfillableError
@@ -77,10 +83,24 @@ class AssetReader:
         kept = self._maps.get(ref)
         if kept is not None:
             return kept
-        entry = self.entry(ref)
-        if entry is None:  # not kept: it may be a whole volume in memory
+        forms = self._forms_of(ref)
+        if not forms:  # not kept: it may be a whole volume in memory
             return _read_only(self._foreign(ref, data_key))
-        return self._keep(ref, self._mapped(entry))
+        try:
+            return self._keep(ref, self._any_of(forms))
+        except FileNotFoundError:  # it went since the manifest was read, or came
+            self._forms = {}
+        return self._keep(ref, self._any_of(self._forms_of(ref)))
+
+    def _any_of(self, forms: Sequence[ManifestEntry]) -> NDArray[Any]:
+        """Map the first form that is there; if none is, the best one says why."""
+        errors: list[Exception] = []
+        for entry in forms:
+            try:
+                return self._mapped(entry)
+            except (VolumeMissingError, UnfillableError) as error:
+                errors.append(error)
+        raise errors[0]
 
     def _keep(self, ref: VolumeRef, volume: NDArray[Any]) -> NDArray[Any]:
         self._maps[ref] = volume
@@ -98,6 +118,11 @@ class AssetReader:
     def _mapped(self, entry: ManifestEntry) -> NDArray[Any]:
         what = f"Volume {entry.index} of {entry.data_key!r} of run {self._uid}"
         path = self._folder / entry.path
+        how = Removed.of(entry)
+        if how is not None and not path.exists():  # where it is there all the same, it is on its way
+            back = "" if how.deleted else f" (to have it back: gently-bluesky restore {self._uid[:8]})"
+            raise VolumeMissingError(f"{what} {how}{back}.")
+        entry = as_before(entry)
         if entry.state == "aborted":
             raise BadVolumeError(f"{what} was given up: {entry.details.get('reason')}. Its frames are in {path}.")
         if entry.format not in _MAPPED:
@@ -169,6 +194,10 @@ class AssetReader:
 
 
 _newest_maps: deque[tuple[weakref.ref[AssetReader], VolumeRef]] = deque()
+
+
+def _preference(entry: ManifestEntry) -> tuple[bool, bool, bool]:
+    return entry.state == "removed", entry.state != "sealed", entry.format not in _MAPPED
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:

@@ -19,6 +19,7 @@ from gently_bluesky.read.stream import Stream
 from gently_bluesky.store.journal import Pair, line_number, read_documents
 from gently_bluesky.store.layout import JOURNAL, file_uri
 from gently_bluesky.store.streams import Doc, RunTable
+from gently_bluesky.store.tags import Note, add_note, login_name, read_notes, read_tags
 
 __all__ = ["Run", "Stream"]
 
@@ -154,6 +155,30 @@ class Run:
             stop=self._stop,
             up_to_damage=True,
         )
+
+    # --- what was said of it afterwards ---------------------------------------------------------------------
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """The tags that it has now."""
+        return read_tags(self.folder)
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """Every act of tagging and noting, in order: by whom, when, which tags came and went, what was said."""
+        return tuple(read_notes(self.folder))
+
+    def tag(self, *tags: str, by: str | None = None) -> None:
+        """Add tags; "keep" is the one that retention never passes over. `by` is the login name if not given."""
+        add_note(self.folder, by=by or login_name(), added=tags)
+
+    def untag(self, *tags: str, by: str | None = None) -> None:
+        """Take tags away; that they were there stays in the notes."""
+        add_note(self.folder, by=by or login_name(), removed=tags)
+
+    def note(self, text: str, *, by: str | None = None) -> None:
+        """Add a note."""
+        add_note(self.folder, by=by or login_name(), text=text)
 
     # --- documents ------------------------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ _SETTLED_S = 2.0  # a folder's time is too coarse to tell two changes apart that
 
 @dataclass(frozen=True, slots=True)
 class VolumeRow:
-    """One volume by what it shows; None where the documents do not say."""
+    """One volume by what it shows, and its index in which stream resource; None where documents do not say."""
 
     stream: str
     seq_num: int
@@ -42,6 +42,8 @@ class VolumeRow:
     view: str | None = None
     channel: str | None = None
     good: bool = True
+    resource: str | None = None
+    index: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,10 @@ def volume_rows(run: RunTable) -> Iterator[VolumeRow]:
             # a small array stays in its event, and some events have none at all
             there = [key for key in images if images[key]["external"] != "STREAM:" or key in row.volumes]
             for key in there:
-                yield VolumeRow(stream.name, row.seq_num, key, row.time, view=images[key].get("view"), **said)
+                ref = row.volumes.get(key)
+                where: dict[str, Any] = {} if ref is None else {"resource": ref.resource, "index": ref.index}
+                view = images[key].get("view")
+                yield VolumeRow(stream.name, row.seq_num, key, row.time, view=view, **said, **where)
             if not there and said["timepoint"] is not None:
                 yield VolumeRow(stream.name, row.seq_num, "", row.time, **said)
 

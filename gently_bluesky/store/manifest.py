@@ -4,7 +4,7 @@ A later line about the same path replaces an earlier one. The documents say what
 changes when bytes move.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -37,7 +37,7 @@ class ManifestEntry:
         Of the pixels in C order, in hexadecimal, of an aborted volume as they lie; None for a foreign asset.
     state
         "sealed": complete. "aborted": given up, with the frames that came. "foreign": where it lies.
-        "removed": taken away by retention; the details say by which rule, when, and where to.
+        "removed": taken away by retention; the details say by which rule, when, and where to (`removed`).
     details
         What the format needs to be read, e.g. ``{"offset": 4096}``; why it was aborted or removed.
     """
@@ -81,22 +81,34 @@ def is_inside(path: str) -> bool:
 
 
 def read_manifest(folder: Path) -> dict[str, ManifestEntry]:
-    """Read the manifest of a run folder.
+    """Read the manifest of a run folder, an entry a file.
 
     Returns
     -------
     dict
-        By path, or uri for foreign assets; empty if there is no manifest yet.
+        By path, or uri for foreign assets; empty if there is no manifest yet. Of volumes that share one path, the
+        last: `read_entries` gives them all.
+
+    Raises
+    ------
+    JournalError
+        As `read_entries` raises it.
+    """
+    return {entry.path or entry.uri: entry for entry in read_entries(folder)}
+
+
+def read_entries(folder: Path) -> list[ManifestEntry]:
+    """Read the manifest of a run folder, an entry a volume and path; none if there is no manifest yet.
 
     Raises
     ------
     JournalError
         A line is damaged, is no entry, or names a file outside the run's folder.
     """
-    entries: dict[str, ManifestEntry] = {}
+    entries: dict[tuple[str, str, int | None], ManifestEntry] = {}
     path = folder / MANIFEST
     if not path.exists():
-        return entries
+        return []
     for offset, line in read_lines(path):
         try:
             entry = ManifestEntry(**{**line, "shape": tuple(line.get("shape", ()))})
@@ -107,5 +119,14 @@ def read_manifest(folder: Path) -> dict[str, ManifestEntry]:
                 f"{path}: the line that ends at byte {offset} names {entry.path!r}, which lies outside the run's "
                 "folder. Nothing there is read."
             )
-        entries[entry.path or entry.uri] = entry
-    return entries
+        entries[entry.path or entry.uri, entry.resource, entry.index] = entry
+    return list(entries.values())
+
+
+def by_path(entries: Iterable[ManifestEntry]) -> dict[str, list[ManifestEntry]]:
+    """Give the entries of stored forms, those of volumes in one path together."""
+    found: dict[str, list[ManifestEntry]] = {}
+    for entry in entries:
+        if entry.path:
+            found.setdefault(entry.path, []).append(entry)
+    return found

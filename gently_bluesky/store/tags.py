@@ -4,6 +4,7 @@ A line an act in the run's folder; never part of the documents. Knows the words,
 `keep` is a promise that retention reads.
 """
 
+import getpass
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -26,6 +27,14 @@ class Note:
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     text: str = ""
+
+
+def login_name() -> str:
+    """Give who works here, for tags and the audit; "unknown" where the system does not say."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):  # no such user; no module pwd on Windows
+        return "unknown"
 
 
 def read_notes(folder: Path) -> Iterator[Note]:

@@ -4,16 +4,17 @@ The lock dies with its process, and other machines cannot see it: so the folder 
 written.
 """
 
+import contextlib
 import json
 import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
-from gently_bluesky.errors import RunExistsError, RunLockedError
+from gently_bluesky.errors import RunExistsError, RunLockedError, RunNotFoundError
 from gently_bluesky.store.disk import AppendFile, BlockFile, naming_a_full_disk, sync_file, sync_folder
 from gently_bluesky.store.journal import encode_line, mend, read_start
 from gently_bluesky.store.layout import JOURNAL, LOCK, MANIFEST, WRITER, day_folder, run_folder_name, slug
@@ -169,6 +170,30 @@ def _create(parent: Path, start: Mapping[str, Any]) -> Path:
             number += 1
             continue
         return folder
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run that has ended, while something is done to it; its documents are not touched.
+
+    Raises
+    ------
+    RunLockedError
+        Somebody writes it, or does something to it.
+    RunNotFoundError
+        It is not there.
+    """
+    if not (folder / JOURNAL).exists():  # a lock would make the folder again
+        raise RunNotFoundError(f"There is no run in {folder} any more.")
+    lock = FileLock(folder / LOCK, thread_local=False, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise RunLockedError(f"The run in {folder} is being written, or something is done to it. Wait.") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def is_locked(folder: Path) -> bool:

@@ -1,0 +1,141 @@
+"""What a person asks of one run: its files into the trash, or back."""
+
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from gently_bluesky.errors import NotInTrashError, RunKeptError
+from gently_bluesky.keep.acts import finish_interrupted
+from gently_bluesky.keep.choice import DAY_S
+from gently_bluesky.keep.holdings import held_by_tags
+from gently_bluesky.keep.policy import Policy
+from gently_bluesky.keep.stored import StoredFiles
+from gently_bluesky.keep.trash import Named, into_trash, out_of_trash
+from gently_bluesky.read.catalog import Catalog
+from gently_bluesky.read.run import Run
+from gently_bluesky.store.manifest import ManifestEntry, by_path, read_entries
+from gently_bluesky.store.removed import Removed, day
+from gently_bluesky.store.tags import login_name
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What was moved: of which run, which paths; and by path, why others were not."""
+
+    run: str
+    folder: Path
+    paths: tuple[str, ...]
+    left: dict[str, str]
+
+
+def discard(
+    root: Path | str,
+    run: int | str,
+    *,
+    by: str | None = None,
+    now: float | None = None,
+    grace_days: float = Policy().grace_days,
+) -> Moved:
+    """Move all files of one run into the trash; its documents stay, and say what it was.
+
+    Parameters
+    ----------
+    root, run
+        A root, and a run in it, as a catalog takes it.
+    by
+        Who says so; None: the login name.
+    now
+        Seconds since the epoch; None: now.
+    grace_days
+        How long they stay in the trash.
+
+    Raises
+    ------
+    RunKeptError
+        It is tagged keep, or has no stop document.
+    RunLockedError
+        It is being written, or something else is done to it.
+    RunNotFoundError
+        There is no such run.
+    """
+    moment, who = time.time() if now is None else now, by or login_name()
+    catalog = Catalog(root)
+    found, home = catalog[run], catalog.root
+    finish_interrupted(home)
+    _check_may_go(found)
+    folder = found.folder.relative_to(home).as_posix()
+    rule = f"discarded by {who}"
+    named = [
+        Named(path, rule, tuple((entry.data_key, entry.index) for entry in entries), aborted_too=True)
+        for path, entries in by_path(read_entries(found.folder)).items()
+        if entries[0].state != "removed"
+    ]
+    files = StoredFiles(home, afresh=True)
+    until = moment + grace_days * DAY_S
+    left = into_trash(home, folder, named, files, by=who, now=moment, until=until)
+    gone = tuple(each.path for each in named if each.path not in left)
+    return Moved(found.uid, found.folder, gone, left)
+
+
+def _check_may_go(run: Run) -> None:
+    if run.is_open:
+        raise RunKeptError(
+            f"Run {run.uid} has no stop document: it is being written, or was interrupted. "
+            "Wait for its end, or close it with `gently-bluesky recover`; then discard it."
+        )
+    if why := held_by_tags(run.tags):
+        raise RunKeptError(
+            f"Run {run.uid} is {why}. To discard it all the same, take the tag away before: "
+            f"gently-bluesky tag {run.uid[:8]} keep --remove"
+        )
+
+
+def restore(
+    root: Path | str, run: int | str, paths: Collection[str] | None = None, *, by: str | None = None
+) -> Moved:
+    """Move files of a run from the trash back to where they were; they can be read again at once.
+
+    Parameters
+    ----------
+    root, run
+        A root, and a run in it, as a catalog takes it.
+    paths
+        Which, relative to the run's folder; None: all that are in the trash.
+    by
+        Who says so; None: the login name.
+
+    Raises
+    ------
+    NotInTrashError
+        Nothing of it, or not all that is asked for, is in the trash; the message says what was deleted when.
+    RunLockedError
+        Something else is done to it.
+    """
+    catalog = Catalog(root)
+    found = catalog[run]
+    finish_interrupted(catalog.root)
+    there = by_path(entry for entry in read_entries(found.folder) if entry.state == "removed")
+    in_trash = {path for path, entries in there.items() if _is_in_trash(entries[0])}
+    wanted = in_trash if paths is None else set(paths)
+    if not wanted or wanted - in_trash:
+        raise NotInTrashError(_why_none(found, sorted(wanted - in_trash), there, in_trash))
+    folder = found.folder.relative_to(catalog.root).as_posix()
+    back, left = out_of_trash(catalog.root, folder, found.uid, wanted, by=by or login_name())
+    return Moved(found.uid, found.folder, tuple(back), left)
+
+
+def _is_in_trash(entry: ManifestEntry) -> bool:
+    how = Removed.of(entry)
+    return how is not None and how.deleted is None
+
+
+def _why_none(run: Run, missing: list[str], there: dict[str, list[ManifestEntry]], in_trash: set[str]) -> str:
+    what = f"{missing[0]} of run {run.uid} is" if missing else f"No file of run {run.uid} is"
+    deleted = [how.deleted for entries in there.values() if (how := Removed.of(entries[0])) and how.deleted]
+    parts = [f"{what} {'not ' if missing else ''}in the trash."]
+    if deleted:
+        parts.append(f"{len(deleted)} of its files were deleted for good, the last on {day(max(deleted))}.")
+    if in_trash:
+        parts.append(f"In the trash are {len(in_trash)}: {', '.join(sorted(in_trash)[:5])}.")
+    return " ".join(parts)

@@ -1,0 +1,277 @@
+"""What a policy would remove from a root, said before anything is done; and doing it.
+
+`plan_retention` reads and changes nothing. `apply` does what a plan says, as far as it still holds when its turn
+comes: each file is verified right before, and what cannot be removed stays and is named. The acts themselves are
+in `trash`.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from gently_bluesky.errors import JournalError, RunLockedError, RunNotFoundError
+from gently_bluesky.keep.acts import finish_interrupted
+from gently_bluesky.keep.choice import DAY_S, Key, age_s, choose
+from gently_bluesky.keep.holdings import Holding, StoredForm, Unreadable, children_of, held_by_tags, read_holdings
+from gently_bluesky.keep.policy import Policy
+from gently_bluesky.keep.stored import StoredFiles
+from gently_bluesky.keep.trash import Deleted, Named, delete_expired, into_trash
+from gently_bluesky.store.disk import free_bytes
+from gently_bluesky.store.index import RootIndex
+from gently_bluesky.store.layout import open_root
+from gently_bluesky.store.tags import login_name
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One path in a run folder.
+
+    Attributes
+    ----------
+    run, scan_id, plan_name, folder
+        Whose; folder relative to the root.
+    path, format, bytes
+        Where in the folder, what, and how much it takes.
+    volumes
+        Data key and index of each volume in it.
+    age_days
+        Since the run ended, or, if it has not, began.
+    """
+
+    run: str
+    scan_id: object
+    plan_name: str
+    folder: str
+    path: str
+    format: str
+    bytes: int
+    volumes: tuple[tuple[str, int | None], ...]
+    age_days: float
+
+
+@dataclass(frozen=True, slots=True)
+class Removal(Stored):
+    """What goes, by the name of the rule that says so; `once_in`: because it is stored in this form, too."""
+
+    rule: str
+    once_in: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Kept(Stored):
+    """What stays although a rule names it, and why."""
+
+    rule: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class InTrash:
+    """What is in the trash already: whose it is, by which rule, and until when (seconds since the epoch).
+
+    `held` says why it is not deleted then; "" if it is.
+    """
+
+    run: str
+    scan_id: object
+    folder: str
+    path: str
+    bytes: int
+    rule: str
+    by: str
+    time: float
+    until: float
+    held: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a policy does to a root, if it is applied.
+
+    Attributes
+    ----------
+    root, now, grace_days
+        Of what, when, and how long it will stay in the trash.
+    removals, kept, trash, unreadable
+        What goes; what stays although a rule names it; what went before; runs whose manifests are damaged.
+    bytes_before, bytes_after
+        What the runs' files take, the trash not counted.
+    """
+
+    root: Path
+    now: float
+    grace_days: float
+    removals: tuple[Removal, ...]
+    kept: tuple[Kept, ...]
+    trash: tuple[InTrash, ...]
+    unreadable: tuple[Unreadable, ...]
+    bytes_before: int
+    bytes_after: int
+
+    @property
+    def expired(self) -> tuple[InTrash, ...]:
+        """What will be deleted from the trash."""
+        return tuple(each for each in self.trash if each.until <= self.now and not each.held)
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What was done: into the trash, not removed after all and why, deleted from the trash."""
+
+    removed: tuple[Removal, ...]
+    kept: tuple[Kept, ...]
+    deleted: tuple[Deleted, ...]
+
+
+def plan_retention(
+    root: Path | str,
+    policy: Policy,
+    *,
+    now: float | None = None,
+    free: Callable[[Path], int] = free_bytes,
+) -> Plan:
+    """Give what a policy would do to a root; nothing is changed, no pixel is read.
+
+    Parameters
+    ----------
+    root
+        A root.
+    policy
+        What may go and what must stay.
+    now
+        Seconds since the epoch; None: now.
+    free
+        Gives how many bytes are free where a path lies.
+
+    Raises
+    ------
+    RootError
+        It is no root.
+    """
+    root, _ = open_root(Path(root))
+    moment = time.time() if now is None else now
+    holdings, unreadable = read_holdings(root)
+    trash = tuple(_in_trash(holdings))
+    choice = choose(policy, holdings, now=moment, free_bytes=free(root) + sum(each.bytes for each in trash))
+    stored = {(holding.folder, form.path): (holding, form) for holding in holdings for form in holding.forms}
+    removals = tuple(
+        Removal(**_facts(*stored[key], moment), rule=rule.name, once_in=rule.once_in)
+        for key, rule in choice.taken.items()
+    )
+    kept = tuple(
+        Kept(**_facts(*stored[key], moment), rule=rule.name, why=why) for key, (rule, why) in choice.kept.items()
+    )
+    before = sum(form.bytes for _, form in stored.values())
+    return Plan(
+        root=root,
+        now=moment,
+        grace_days=policy.grace_days,
+        removals=tuple(sorted(removals, key=_place)),
+        kept=tuple(sorted(kept, key=_place)),
+        trash=trash,
+        unreadable=tuple(unreadable),
+        bytes_before=before,
+        bytes_after=before - sum(each.bytes for each in removals),
+    )
+
+
+def _place(each: Stored) -> Key:
+    return each.folder, each.path
+
+
+def _facts(holding: Holding, form: StoredForm, now: float) -> dict[str, Any]:
+    return asdict(
+        Stored(
+            run=holding.uid,
+            scan_id=holding.start.get("scan_id"),
+            plan_name=str(holding.start.get("plan_name", "")),
+            folder=holding.folder,
+            path=form.path,
+            format=form.format,
+            bytes=form.bytes,
+            volumes=form.volume_ids,
+            age_days=age_s(holding, now) / DAY_S,
+        )
+    )
+
+
+def _in_trash(holdings: Sequence[Holding]) -> list[InTrash]:
+    return [
+        InTrash(
+            run=holding.uid,
+            scan_id=holding.start.get("scan_id"),
+            folder=holding.folder,
+            path=each.path,
+            bytes=each.bytes,
+            rule=each.how.rule,
+            by=each.how.by,
+            time=each.how.time,
+            until=each.how.until,
+            held=held_by_tags(holding.tags),
+        )
+        for holding in holdings
+        for each in holding.trashed
+    ]
+
+
+def apply(plan: Plan, *, by: str | None = None, now: float | None = None) -> Applied:
+    """Do what a plan says.
+
+    Each file is compared with its hash right before it goes into the trash; what is not good, whose run is locked,
+    or which came to be kept meanwhile, stays and is named. What is in the trash for longer than its grace is
+    deleted. An act that was interrupted before is brought to its end first. Doing it twice changes nothing.
+
+    Parameters
+    ----------
+    plan
+        From `plan_retention`.
+    by
+        Who says so; None: the login name.
+    now
+        Seconds since the epoch; None: now.
+
+    Raises
+    ------
+    JournalError
+        The audit is damaged: what was begun before is not known.
+    DiskFullError
+        There is no room for a line that says what is done; nothing was lost.
+    """
+    moment, who = time.time() if now is None else now, by or login_name()
+    finish_interrupted(plan.root)
+    children = children_of(RootIndex(plan.root).entries())
+    files = StoredFiles(plan.root, afresh=True)
+    until = moment + plan.grace_days * DAY_S
+    removed: list[Removal] = []
+    kept: list[Kept] = []
+    for folder, group in groupby(plan.removals, key=lambda each: each.folder):
+        removals = list(group)
+        refused: dict[str, str] = {}
+        named = [Named(each.path, each.rule, each.volumes, each.once_in) for each in removals]
+        if removals[0].run in children:
+            refused = dict.fromkeys((each.path for each in removals), "a run was derived from it meanwhile")
+        else:
+            try:
+                refused = into_trash(plan.root, folder, named, files, by=who, now=moment, until=until)
+            except (RunLockedError, RunNotFoundError, JournalError) as error:
+                refused = dict.fromkeys((each.path for each in removals), str(error))
+        removed += [each for each in removals if each.path not in refused]
+        kept += [_not_removed(each, refused[each.path]) for each in removals if each.path in refused]
+    folders = dict.fromkeys([*(each.folder for each in plan.trash), *(each.folder for each in removed)])
+    return Applied(tuple(removed), tuple(kept), tuple(_deleted(plan.root, folders, moment)))
+
+
+def _not_removed(removal: Removal, why: str) -> Kept:
+    said = asdict(removal)
+    del said["once_in"]
+    return Kept(**said, why=why)
+
+
+def _deleted(root: Path, folders: Iterable[str], now: float) -> Iterator[Deleted]:
+    for folder in folders:
+        with contextlib.suppress(RunLockedError, RunNotFoundError, JournalError):  # another time
+            yield from delete_expired(root, folder, now=now)
