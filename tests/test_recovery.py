@@ -1,14 +1,14 @@
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from gently_bluesky import Catalog, FileWriter
-from gently_bluesky.errors import RootError
+from gently_bluesky import Catalog, FileWriter, replay
+from gently_bluesky.errors import BadVolumeError, FrameMissingError, RootError
 from gently_bluesky.read.run import Run
 from gently_bluesky.store.audit import read_audit
 from gently_bluesky.store.journal import encode_line
@@ -217,6 +217,40 @@ def test_a_file_of_others_in_a_run_folder_is_left_alone(root: Path) -> None:
     (folder / "cam" / "000009.ome.tif").write_bytes(b"II+\0 no TIFF")
     assert len(the_recovery(root).unfinished) == 1
     assert (folder / "cam" / "notes.txt").read_text() == "mine"
+
+
+def test_planes_of_a_partial_volume_are_read_where_they_came_and_nowhere_else(root: Path, tmp_path: Path) -> None:
+    interrupted(root, frames=3)
+    recover(root, salvage="event")
+    images = the_run(root)["primary"]["cam"]
+    assert images.frames_there(2).tolist() == [True, True, True, False]
+    assert images.frames_there(0).all()
+    partial = images.including_bad
+    for z in range(3):
+        np.testing.assert_array_equal(partial[2, z], frame(2, z))
+    np.testing.assert_array_equal(partial[2, :3, 1:4], volume(2)[:3, 1:4])
+    np.testing.assert_array_equal(images.volume(2, include_bad=True)[:3], volume(2)[:3])
+    needs_all: list[Callable[[], object]] = [
+        lambda: partial[2, 3],
+        lambda: partial[2, ::3],
+        lambda: images.project(2, include_bad=True),
+    ]
+    for touch in needs_all:
+        with pytest.raises(FrameMissingError, match="frames 3 never came"):
+            touch()
+    asks_no_bad: list[Callable[[], object]] = [
+        lambda: images[2, 0],
+        lambda: images.volume(2),
+        lambda: images.project(2),
+    ]
+    for touch in asks_no_bad:
+        with pytest.raises(BadVolumeError):
+            touch()
+    with FileWriter(tmp_path / "copy") as copy:
+        replay(the_run(root), copy, fill=True)
+    again = Catalog(tmp_path / "copy")["run"]["primary"]
+    assert again["good"].tolist() == [None, None, False]
+    np.testing.assert_array_equal(again["cam"].volume(2, include_bad=True)[:3], volume(2)[:3])
 
 
 # --- who is alive -------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gently_bluesky.errors import BadVolumeError, UnfillableError, VolumeMissingError
+from gently_bluesky.store.formats import examine
 from gently_bluesky.store.layout import uri_path
 from gently_bluesky.store.manifest import ManifestEntry, foreign_asset, read_entries
 from gently_bluesky.store.removed import Removed, as_before
@@ -67,8 +68,10 @@ class AssetReader:
             self._forms = dict(forms)
         return self._forms.get(ref, [])
 
-    def volume(self, ref: VolumeRef, data_key: Doc) -> NDArray[Any]:
+    def volume(self, ref: VolumeRef, data_key: Doc, *, partial: bool = False) -> NDArray[Any]:
         """Give one volume, mapped read-only where that is possible.
+
+        With `partial`, one that was given up is given as it lies: frames that never came are zeros.
 
         Raises
         ------
@@ -84,6 +87,8 @@ class AssetReader:
         if kept is not None:
             return kept
         forms = self._forms_of(ref)
+        if partial and forms and as_before(forms[0]).state == "aborted":
+            return self._mapped(forms[0], partial=True)
         if not forms:  # not kept: it may be a whole volume in memory
             return _read_only(self._foreign(ref, data_key))
         try:
@@ -115,7 +120,15 @@ class AssetReader:
         """Give an array that stayed in its event, of the dtype that the event's descriptor says."""
         return np.array(row.data[key], self._table.data_keys(row.descriptor)[key].get("dtype_numpy"))
 
-    def _mapped(self, entry: ManifestEntry) -> NDArray[Any]:
+    def frames_there(self, ref: VolumeRef) -> NDArray[np.bool_] | None:
+        """Give which frames of a volume that was given up came, one a plane; None for any other."""
+        entry = self.entry(ref)
+        if entry is None or as_before(entry).state != "aborted":
+            return None
+        times = examine(self._folder / entry.path).times
+        return None if times is None else np.array(times) != 0
+
+    def _mapped(self, entry: ManifestEntry, *, partial: bool = False) -> NDArray[Any]:
         what = f"Volume {entry.index} of {entry.data_key!r} of run {self._uid}"
         path = self._folder / entry.path
         how = Removed.of(entry)
@@ -123,7 +136,7 @@ class AssetReader:
             back = "" if how.deleted else f" (to have it back: gently-bluesky restore {self._uid[:8]})"
             raise VolumeMissingError(f"{what} {how}{back}.")
         entry = as_before(entry)
-        if entry.state == "aborted":
+        if entry.state == "aborted" and not partial:
             raise BadVolumeError(f"{what} was given up: {entry.details.get('reason')}. Its frames are in {path}.")
         if entry.format not in _MAPPED:
             raise UnfillableError(f"{what} is stored as {entry.format!r}, which this version cannot read.")

@@ -51,7 +51,8 @@ def filled(pairs: Iterable[Pair], table: RunTable, reader: AssetReader) -> Itera
 def _event(event: Doc, table: RunTable, reader: AssetReader) -> Doc:
     stream = table.stream_of(event["descriptor"])
     row, keys = stream.event(event["uid"]), stream.data_keys
-    arrays = {key: reader.volume(ref, keys[key]) for key, ref in row.volumes.items()}
+    bad = row.data.get("good", True) in (False, 0)
+    arrays = {key: reader.volume(ref, keys[key], partial=bad) for key, ref in row.volumes.items()}
     for key, value in event["data"].items():
         if keys.get(key, {}).get("external") and isinstance(value, str):
             arrays[key] = reader.datum(value)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gently_bluesky.errors import BadVolumeError, FrameMissingError, GeometryError
 from gently_bluesky.read.assets import AssetReader
-from gently_bluesky.read.words import counted
+from gently_bluesky.read.words import counted, listed
 from gently_bluesky.store.streams import Doc, Row
 
 if TYPE_CHECKING:
@@ -170,7 +170,8 @@ class ImageSeries:
         event
             Position on the event axis, from 0; negative counts from the end.
         include_bad
-            Give it even if its event says that it is not good.
+            Give it even if its event says that it is not good, or if it was interrupted: frames that never came
+            are then zeros, and `frames_there` says which came.
 
         Returns
         -------
@@ -205,7 +206,7 @@ class ImageSeries:
                 "images.volume(i, include_bad=True) reads it."
             )
         if self._key in row.volumes:
-            return self._reader.volume(row.volumes[self._key], self._data_key)
+            return self._reader.volume(row.volumes[self._key], self._data_key, partial=include_bad)
         value = row.data.get(self._key)
         if isinstance(value, str):
             return self._reader.datum(value)
@@ -246,9 +247,34 @@ class ImageSeries:
     def _part(self, position: int, inner: tuple[Any, ...]) -> NDArray[Any]:
         volume = self._volume(position, include_bad=self._include_bad)
         try:
+            if self._include_bad:
+                self._hold_there(position, volume.shape, inner)
             return np.asarray(volume[inner])
         except IndexError as error:
             raise IndexError(f"{self._name}, event {position}, is {volume.shape}: {error}") from None
+
+    def frames_there(self, event: int) -> NDArray[np.bool_]:
+        """Give which frames of a volume came: (z,), all True but for one that was given up while it was taken."""
+        position = self._position(event)
+        volume = self._volume(position, include_bad=True)
+        ref = self._rows[position].volumes.get(self._key)
+        there = None if ref is None else self._reader.frames_there(ref)
+        return np.ones(volume.shape[:-2], bool) if there is None else there.reshape(volume.shape[:-2])
+
+    def _hold_there(self, position: int, shape: tuple[int, ...], inner: tuple[Any, ...]) -> None:
+        ref = self._rows[position].volumes.get(self._key)
+        there = None if ref is None else self._reader.frames_there(ref)
+        if there is None:
+            return
+        wanted = np.zeros(shape[:-2], bool)
+        wanted[inner[: len(shape) - 2]] = True
+        missing = np.flatnonzero(wanted.ravel() & ~there)
+        if len(missing):
+            raise FrameMissingError(
+                f"{self._name}, event {position}: frames {listed(missing.tolist())} never came, the volume was "
+                f"interrupted. images.frames_there({position}) says which did; images.volume({position}, "
+                "include_bad=True) gives it with zeros in their place."
+            )
 
     def _expanded(self, parts: tuple[Index, ...]) -> tuple[Any, ...]:
         dots = [i for i, part in enumerate(parts) if part is Ellipsis]
@@ -289,8 +315,12 @@ class ImageSeries:
             No such event.
         GeometryError
             The series holds no volumes (z, y, x).
+        FrameMissingError
+            The volume was interrupted and planes that the projection needs were never written.
         """
         volume = self.volume(event, include_bad=include_bad)
+        if include_bad or self._include_bad:
+            self._hold_there(self._position(event), volume.shape, ())
         if volume.ndim != 3 or axis not in {"z", "y", "x"}:
             raise GeometryError(
                 f"{self._name} holds arrays {volume.shape}; z, y and x can be projected, not {axis!r}."
