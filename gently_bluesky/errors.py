@@ -8,6 +8,10 @@ class GentlyError(Exception):
     """Root of every error of this project."""
 
 
+class MissingExtraError(GentlyError, ImportError):
+    """What was asked for needs a package that is not installed; the message says which extra has it."""
+
+
 # --- configuration, plans and devices -----------------------------------------------------------------------
 
 

@@ -124,11 +124,19 @@ def test_a_torn_line_is_cut_off_and_nothing_else(tmp_path: Path) -> None:
         (line, 0),
         (b"torn", 4),
         (line + b"torn", 4),
-        (line + line[:-1], len(line) - 1),
+        (line + line[:-2], len(line) - 2),
     ]:
         path.write_bytes(content)
         assert mend(path) == torn
         assert path.read_bytes() == content[: len(content) - torn]
+
+
+def test_a_last_line_that_lacks_its_newline_alone_gets_it(tmp_path: Path) -> None:
+    path, line = tmp_path / "f.jsonl", encode_line({"text": "x"})
+    for damaged in (line[:-1], line[:-1] + b"?"):
+        path.write_bytes(line + damaged)
+        assert mend(path) == 0
+        assert path.read_bytes() == line + line
 
 
 def test_a_file_of_several_writers_goes_on_after_one_that_died_in_a_line(tmp_path: Path) -> None:

@@ -724,7 +724,6 @@ def test_a_run_that_is_tagged_keep_is_not_discarded_before_the_tag_goes(root: Pa
 
 
 def test_a_volume_that_was_given_up_goes_by_hand_and_not_by_rule(root: Path) -> None:
-    """No hash was taken of it, so that nothing can say whether it is what it was."""
     with FileWriter(root) as writer:
         writer("start", start_doc(uid="run"))
         new = writer.open_resource("cam", shape=SHAPE, dtype="<u2").new_volume()
@@ -732,7 +731,7 @@ def test_a_volume_that_was_given_up_goes_by_hand_and_not_by_rule(root: Path) -> 
         new.abort("the camera stopped")
         writer("stop", stop_doc("run"))
     plan = planned(root, days=10**4)
-    assert (plan.removals, why_kept(plan)) == ((), {"it has no hash to be verified with"})
+    assert (plan.removals, why_kept(plan)) == ((), {"it was given up while it was taken: by hand only"})
     assert discard(root, "run").paths == ("cam/000000.ome.tif",)
     assert restore(root, "run").paths == ("cam/000000.ome.tif",)
     assert read_entries(run_folder(root))[0].state == "aborted"

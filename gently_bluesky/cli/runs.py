@@ -8,7 +8,8 @@ from rich.table import Table
 
 from gently_bluesky import Catalog, FileWriter, replay
 from gently_bluesky.cli.app import DEFAULT_ROOT, AsJson, Root, app, out
-from gently_bluesky.cli.shown import clock, number_of_volumes, print_json, print_run
+from gently_bluesky.cli.shown import clock, number_of_volumes, print_json, print_run, without_stop
+from gently_bluesky.errors import MissingExtraError
 from gently_bluesky.read.run import Run
 from gently_bluesky.store.manifest import read_manifest
 
@@ -57,7 +58,7 @@ def runs(
             clock(run.start["time"])[:-3],
             str(run.start.get("plan_name", "")),
             str(run.start.get("session", "")),
-            run.exit_status or "no stop yet",
+            run.exit_status or without_stop(run).split()[0],
             "damaged" if run.damage else str(number_of_volumes(run)),
         )
     out.print(table)
@@ -110,7 +111,12 @@ def replay_command(
     elif as_json:
         replay(found, lambda name, doc: print_json({"name": name, "doc": doc}))
     else:
-        from bluesky.callbacks.best_effort import BestEffortCallback  # noqa: PLC0415 - needs matplotlib
+        try:
+            from bluesky.callbacks.best_effort import BestEffortCallback  # noqa: PLC0415 - needs matplotlib
+        except ImportError as error:
+            raise MissingExtraError(
+                f"The table needs {error.name}: pip install 'gently_bluesky[profile]'. --json and --into do not."
+            ) from error
 
         best_effort = BestEffortCallback()
         best_effort.disable_plots()

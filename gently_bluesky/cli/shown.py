@@ -17,6 +17,7 @@ from gently_bluesky.store.index import IDENTITY_KEYS
 from gently_bluesky.store.manifest import ManifestEntry, read_manifest
 from gently_bluesky.store.streams import VolumeRef
 from gently_bluesky.store.strict_json import encode, plain
+from gently_bluesky.write.run_folder import is_locked
 
 _NAMED = 12  # data keys of a stream that are named
 
@@ -26,12 +27,15 @@ def print_json(value: Any) -> None:
     sys.stdout.buffer.write(encode(plain(value)) + b"\n")
 
 
+def without_stop(run: Run) -> str:
+    """Say of a run without a stop document what that means."""
+    return "running" if is_locked(run.folder) else "interrupted (gently-bluesky recover closes it)"
+
+
 def print_run(run: Run) -> None:
     """Print what was asked, what came, and where it is."""
     start, stop = run.start, run.stop
-    ended = (
-        "no stop document yet" if stop is None else f"{stop['exit_status']} {clock(stop['time'])} {stop['reason']}"
-    )
+    ended = without_stop(run) if stop is None else f"{stop['exit_status']} {clock(stop['time'])} {stop['reason']}"
     facts = Table.grid(padding=(0, 2))
     for name, value in (
         ("run", f"{run.uid}, scan {start.get('scan_id')}, {start.get('plan_name')}"),

@@ -108,6 +108,8 @@ class _Choosing:
             self._stands_elsewhere(holding, volume, rule.once_in) for volume in form.volumes
         ):
             return f"not every volume in it is stored as {rule.once_in}, too"
+        if any(volume.entry.state == "aborted" for volume in form.volumes):
+            return "it was given up while it was taken: by hand only"
         unverifiable = any(volume.entry.xxh3_128 is None for volume in form.volumes)
         return "it has no hash to be verified with" if unverifiable else ""
 

@@ -44,6 +44,7 @@ class DocumentCheck:
         self._uids: set[tuple[str, str]] = set()
         self._seq_nums: dict[str, int] = {}
         self._numbers: dict[str, set[int]] = {}
+        self._in_datums: dict[str, set[int]] = {}
         self._indices: dict[str, range] = {}
 
     def __call__(self, name: str, doc: Doc) -> None:
@@ -87,9 +88,12 @@ class DocumentCheck:
         self._stopped = True
         yield from self._of_this_run(doc)
         for stream, count in (doc.get("num_events") or {}).items():
-            there = len(self._numbers.get(stream, ()))
+            # a fly scan has datums in the place of events
+            there = len(self._numbers.get(stream) or self._in_datums.get(stream, set()))
             if count != there:
-                yield "count", f"it says {count} events of {stream!r}; {there} are there", "warning"
+                lost = there < count and doc["exit_status"] == "success"
+                severity: Severity = "error" if lost else "warning"
+                yield "count", f"it says {count} events of {stream!r}; {there} are there", severity
 
     def _of_this_run(self, doc: Doc) -> Iterator[tuple[str, str, Severity]]:
         run = (self._start or {}).get("uid")
@@ -175,7 +179,7 @@ class DocumentCheck:
             yield "order", f"indices {_shown(indices)} of {key!r} come after {_shown(before)}", "warning"
         self._indices[resource["uid"]] = indices
         stream = descriptor.get("name", "primary")
-        self._numbers.setdefault(stream, set()).update(seq_nums)
+        self._in_datums.setdefault(stream, set()).update(seq_nums)
 
     def _take_resource(self, doc: Doc) -> Iterator[tuple[str, str, Severity]]:
         self._resources[doc["uid"]] = doc

@@ -4,7 +4,8 @@ Documents against manifest, manifest against files, and what lies there that nob
 removed by retention, given up, or never referenced is not unknown: it is a note.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from glob import escape
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from gently_bluesky.store.formats import examine
 from gently_bluesky.store.layout import JOURNAL, LOCK, MANIFEST, TAGS, WRITER, uri_path
 from gently_bluesky.store.manifest import ManifestEntry
 from gently_bluesky.store.ome_xml import describes
-from gently_bluesky.store.streams import Doc, Row, RunTable, VolumeRef
+from gently_bluesky.store.streams import Doc, Row, RunTable, VolumeRef, is_good
 
 _OURS = {JOURNAL, MANIFEST, LOCK, WRITER, TAGS, f"{TAGS}.lock", f"{MANIFEST}.lock"}
 _CONDITIONS: Mapping[str, str] = {
@@ -37,19 +38,19 @@ class FileCheck:
     table
         Its documents.
     manifest
-        Its entries, as `read_manifest` gives them.
+        Its entries, as `read_entries` gives them.
     """
 
-    def __init__(self, root: Path, folder: Path, table: RunTable, manifest: Mapping[str, ManifestEntry]) -> None:
+    def __init__(self, root: Path, folder: Path, table: RunTable, manifest: Sequence[ManifestEntry]) -> None:
         self._folder = folder
         self._name = folder.relative_to(root).as_posix()
         self._table = table
-        self._manifest = manifest
+        self._paths = {entry.path for entry in manifest}
         self._stored: dict[VolumeRef, list[ManifestEntry]] = {}
-        for entry in manifest.values():
+        for entry in manifest:
             if entry.index is not None:
                 self._stored.setdefault(VolumeRef(entry.resource, entry.index), []).append(entry)
-        self._foreign = {entry.resource for entry in manifest.values() if entry.state == "foreign"}
+        self._foreign = {entry.resource for entry in manifest if entry.state == "foreign"}
         rows = (row for stream in table.streams.values() for row in stream.every_row())
         self._named = {ref for row in rows for ref in row.volumes.values()}
 
@@ -71,8 +72,10 @@ class FileCheck:
     def _without_volume(self, stream: str, row: Row, keys: Mapping[str, Doc]) -> Iterator[Finding]:
         for key, entry in keys.items():
             if entry.get("external") == "STREAM:" and key not in row.volumes:
+                # an interrupted run may have lost its last datum; one that ended well has lost a line
+                well = (self._table.stop or {}).get("exit_status") == "success"
                 text = f"seq_num {row.seq_num} of {stream!r} has no volume of {key!r}"
-                yield self._finding("warning", "reference", text, f"event {row.uid}")
+                yield self._finding("error" if well else "warning", "reference", text, f"event {row.uid}")
 
     def _of_volume(self, row: Row, key: str, ref: VolumeRef, data_key: Doc) -> Iterator[Finding]:
         where, what = f"seq_num {row.seq_num}", f"volume {ref.index} of {key!r}"
@@ -80,7 +83,7 @@ class FileCheck:
             return
         stored = self._stored.get(ref, [])
         good = [entry for entry in stored if entry.state == "sealed"]
-        marked = row.data.get("good", True) in (False, 0)
+        marked = not is_good(row.data)
         if not stored:
             yield self._finding("error", "missing", f"{what} is in no file that the manifest names", where)
         elif not good and any(entry.state == "aborted" for entry in stored) and not marked:
@@ -135,7 +138,7 @@ class FileCheck:
         path = uri_path(entry.uri)
         if path is None:
             yield self._finding("note", "foreign", "it lies in no file, and was not looked for", entry.uri)
-        elif not path.exists():
+        elif not path.exists() and not any(path.parent.glob(f"{escape(path.name)}*")):  # some name a prefix
             text = "an asset of others is gone, or on a disk that is not here"
             yield self._finding("error", "foreign", text, entry.uri)
 
@@ -145,7 +148,7 @@ class FileCheck:
         """Find files in the run's folder that neither the manifest nor the layout knows."""
         for path in sorted(self._folder.rglob("*")):
             name = path.relative_to(self._folder).as_posix()
-            if path.is_dir() or name in _OURS or name in self._manifest:
+            if path.is_dir() or name in _OURS or name in self._paths:
                 continue
             if name.startswith("journal.damaged"):
                 yield self._finding("warning", "damaged", "lines that recovery set aside from the journal", name)

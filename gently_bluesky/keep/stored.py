@@ -4,16 +4,19 @@ What was compared is remembered in the index, by size and time of change, so tha
 Like all of the index, that memory may be deleted at any time.
 """
 
+import logging
 import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gently_bluesky.errors import JournalError
+from gently_bluesky.errors import JournalError, RunLockedError
 from gently_bluesky.store.journal import append_shared, read_lines
 from gently_bluesky.store.manifest import ManifestEntry
 from gently_bluesky.store.pixels import pixel_hash
+
+log = logging.getLogger(__name__)
 
 _MEMORY = Path("index", "verified.jsonl")
 
@@ -107,10 +110,13 @@ class StoredFiles:
             new, self._new = self._new, {}
         self._seen |= new
         path = self._root / _MEMORY
-        path.parent.mkdir(exist_ok=True)
-        if new:
-            lines = [
-                {"path": name, "size": seen.size, "mtime_ns": seen.mtime_ns, "xxh3_128": seen.xxh3_128}
-                for name, seen in new.items()
-            ]
-            append_shared(path, lines, durable=False)
+        lines = [
+            {"path": name, "size": seen.size, "mtime_ns": seen.mtime_ns, "xxh3_128": seen.xxh3_128}
+            for name, seen in new.items()
+        ]
+        try:
+            path.parent.mkdir(exist_ok=True)
+            if lines:
+                append_shared(path, lines, durable=False)
+        except (OSError, RunLockedError) as error:  # an archive, for one: it will be read again
+            log.info("what was compared in %s is not remembered: %s", self._root, error)

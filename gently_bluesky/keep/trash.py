@@ -38,7 +38,7 @@ class Named:
     once_in
         The other form in which every volume of it must be stored as well; None if that is not asked.
     aborted_too
-        Whether volumes that were given up may go without a hash: nothing was promised of them.
+        Whether volumes that were given up may go, also without a hash: nothing was promised of them.
     """
 
     path: str
@@ -110,8 +110,10 @@ def _why_not(folder: Path, named: Named, entries: Sequence[ManifestEntry], files
     if sorted(map(_volume, mine), key=str) != sorted(named.volumes, key=str):
         return "it is not what it was when this was planned"
     for entry in mine:
+        if entry.state == "aborted" and not named.aborted_too:
+            return "it was given up while it was taken: by hand only"
         condition = _condition(folder, entry, files)
-        if condition == "unknown" and entry.state == "aborted" and named.aborted_too:
+        if condition == "unknown" and entry.state == "aborted":
             continue
         if condition != "good":
             return f"it cannot be verified: {condition}"

@@ -16,11 +16,12 @@ from gently_bluesky.keep.documents import DocumentCheck
 from gently_bluesky.keep.files import FileCheck, stranger
 from gently_bluesky.keep.finding import Finding, Report
 from gently_bluesky.keep.stored import StoredFiles
+from gently_bluesky.read.words import counted
 from gently_bluesky.store.audit import read_audit
 from gently_bluesky.store.index import IndexEntry, read_index, run_folders, volume_rows
 from gently_bluesky.store.journal import read_documents
 from gently_bluesky.store.layout import AUDIT, JOURNAL, MANIFEST, ROOT_MARK, TRASH, open_root
-from gently_bluesky.store.manifest import ManifestEntry, read_manifest
+from gently_bluesky.store.manifest import ManifestEntry, read_entries
 from gently_bluesky.store.streams import RunTable
 from gently_bluesky.store.tags import read_tags
 from gently_bluesky.write.run_folder import is_locked
@@ -70,6 +71,9 @@ def verify(
         work.settle(0)
         if uids is None:
             work.findings += _strangers_at(path)
+            work.findings += (
+                _without_folder(path, entry) for name, entry in work.index.items() if not (path / name).is_dir()
+            )
     report = replace(work.report, root=str(path), findings=tuple(sorted(work.findings)))
     return replace(report, seconds=time.monotonic() - begun)
 
@@ -85,6 +89,7 @@ class _Verification:
     pool: ThreadPoolExecutor
     progress: Progress
     index: Mapping[str, IndexEntry]
+    uids: dict[str, str] = field(default_factory=dict)
     report: Report = field(default_factory=lambda: Report(""))
     findings: list[Finding] = field(default_factory=list)
     pending: list[tuple[int, Future[list[Finding]]]] = field(default_factory=list)
@@ -100,19 +105,21 @@ class _Verification:
         self.findings += findings
         self.report = replace(self.report, runs=self.report.runs + 1, documents=self.report.documents + documents)
         if table.start is None:
-            if not findings:
-                text = "a run that never began: its start document was not journalled, nothing was exposed"
-                self.findings.append(Finding(name, "note", "empty", text))
+            self.findings += _about_start(folder, name, known=name in self.index)
             return
+        if (first := self.uids.setdefault(table.start["uid"], name)) != name:
+            text = f"its run is in {first}, too: a copy, which makes its uid ambiguous; move one of them away"
+            self.findings.append(Finding(name, "error", "twice", text))
         running = is_locked(folder)
         if table.stop is None:
             self.findings.append(_without_stop(name, running=running))
         known = self.index.get(name)
-        if known not in (None, IndexEntry(name, table.start, table.stop, tuple(volume_rows(table)))):
+        fresh = IndexEntry(name, table.start, table.stop, tuple(volume_rows(table)))
+        if known is not None and known.line() != fresh.line():
             text = "the index says something else than its journal: gently-bluesky reindex"
             self.findings.append(Finding(name, "error", "index", text))
         try:
-            manifest = read_manifest(folder)
+            manifest = read_entries(folder)
             read_tags(folder)
         except JournalError as error:
             self.findings.append(Finding(name, "error", "damaged", str(error)))
@@ -121,7 +128,7 @@ class _Verification:
         self.findings += files.of_documents()
         if not running:
             self.findings += files.of_strangers()
-        for entry in manifest.values():
+        for entry in manifest:
             self._submit(folder, files, entry)
 
     def _submit(self, folder: Path, files: FileCheck, entry: ManifestEntry) -> None:
@@ -168,6 +175,28 @@ def _documents_of(folder: Path, name: str, stored: StoredFiles) -> tuple[RunTabl
             text = "its last line was cut off while it was written: gently-bluesky recover"
             check.findings.append(Finding(name, "error", "torn", text, file))
     return table, check.findings, check.count
+
+
+def _about_start(folder: Path, name: str, *, known: bool) -> Iterator[Finding]:
+    left = [path for path in folder.rglob("*") if path.is_file() and path.parent != folder]
+    manifest = folder / MANIFEST
+    if known or left or (manifest.exists() and manifest.stat().st_size):
+        text = (
+            f"its journal holds no start document any more, and there {'are' if len(left) != 1 else 'is'} "
+            f"{counted(len(left), 'volume')} of it: bring {JOURNAL} back from a copy, and do not reindex before"
+        )
+        yield Finding(name, "error", "journal", text, JOURNAL)
+    else:
+        text = "a run that never began: its start document was not journalled, nothing was exposed"
+        yield Finding(name, "note", "empty", text)
+
+
+def _without_folder(root: Path, entry: IndexEntry) -> Finding:
+    volumes = counted(len(entry.volumes), "volume")
+    text = (
+        f"the index knows this run, with {volumes}, and its folder is gone from {root}: bring it back from a copy"
+    )
+    return Finding(entry.folder, "error", "gone", text)
 
 
 def _is_torn(path: Path) -> bool:

@@ -1,7 +1,7 @@
 """What is refused before a run opens."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -29,6 +29,18 @@ def check_identity(**said: Any) -> None:
             raise PlanTypeError(f"{name} is {value!r}; it must be text that is not empty, e.g. {name}='{name}_1'.")
 
 
+def check_timepoint(timepoint: object) -> None:
+    """Refuse a timepoint that no other could follow.
+
+    Raises
+    ------
+    PlanTypeError
+        Not a whole number of at least 0.
+    """
+    if timepoint is not None and (type(timepoint) is not int or timepoint < 0):
+        raise PlanTypeError(f"timepoint is {timepoint!r}; it must be a whole number from 0 on.")
+
+
 def channels_of(dispim: Microscope, asked: Sequence[str] | None) -> list[str]:
     """Say which channels are to be taken, if they can be.
 
@@ -46,6 +58,10 @@ def channels_of(dispim: Microscope, asked: Sequence[str] | None) -> list[str]:
     PlanError
         None of them, one of them twice, or the dark one when nobody asked for it.
     """
+    if asked is not None and not isinstance(asked, Iterable):
+        raise PlanTypeError(
+            f"channels must be a list of laser presets, {list(dispim.laser.presets)}, not {asked!r}."
+        )
     off = dispim.laser.off
     channels = [str(dispim.laser.position)] if asked is None else list(asked)
     if asked is None and channels == [off]:
@@ -73,6 +89,10 @@ def check_embryos(embryos: Sequence[Embryo]) -> None:
     PlanError
         None at all, or two of one name.
     """
+    if isinstance(embryos, Embryo) or not isinstance(embryos, Iterable):
+        raise PlanTypeError(
+            f"embryos must be a list, [Embryo(name=..., x_um=..., y_um=...), ...], not {embryos!r}."
+        )
     for embryo in embryos:
         if not isinstance(embryo, Embryo):
             raise PlanTypeError(f"embryos must hold Embryo(name=..., x_um=..., y_um=...), not {embryo!r}.")

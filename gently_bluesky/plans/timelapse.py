@@ -120,6 +120,7 @@ def acquire_timelapse(
         channels = [channels]
     check_embryos(embryos)
     check_identity(session=session)
+    check_identity(**{key: (md or {}).get(key) for key in ("session", "embryo")})
     check_rounds(count, interval_s)
     taken = channels_of(dispim, channels)
     settings = detector_settings(

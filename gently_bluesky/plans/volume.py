@@ -6,7 +6,7 @@ from typing import Any
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 
-from gently_bluesky.plans.checks import channels_of, check_identity
+from gently_bluesky.plans.checks import channels_of, check_identity, check_timepoint
 from gently_bluesky.plans.microscope import Microscope, Plan, Views
 from gently_bluesky.plans.size import expected_bytes
 from gently_bluesky.plans.steps import Identity, dark_afterwards, detector_settings, select, tell, without_none
@@ -58,7 +58,7 @@ def acquire_volume(
     Raises
     ------
     PlanTypeError
-        A session or an embryo that is not text.
+        A session or an embryo that is not text, a timepoint that is not a whole number.
     PlanError
         No channel was given, and "ALL OFF" is selected.
     PresetError
@@ -75,6 +75,8 @@ def acquire_volume(
     The errors above are found before the run opens, and before anything is set.
     """
     check_identity(session=session, embryo=embryo)
+    check_identity(**{key: (md or {}).get(key) for key in ("session", "embryo")})
+    check_timepoint(timepoint)
     channel = channels_of(dispim, None if channel is None else [channel])[0]
     settings = detector_settings(
         dispim, views=views, num_slices=num_slices, z_step_um=z_step_um, exposure_ms=exposure_ms

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gently_bluesky.errors import AmbiguousRunError, RunNotFoundError
 from gently_bluesky.read.assets import HandlerRegistry
 from gently_bluesky.read.run import Run
@@ -92,6 +94,8 @@ class Catalog:
         AmbiguousRunError
             Several uids begin like that; the message lists them.
         """
+        if type(key) not in {int, str} and not isinstance(key, str | np.integer):
+            raise TypeError(f"A run is asked for by -1, a scan_id, or a uid or its beginning, not by {key!r}.")
         entries = self._index.entries()
         if isinstance(key, str):
             if not re.fullmatch(r"-[1-9]\d*", key):
@@ -143,6 +147,8 @@ class Catalog:
             What the start document must say, e.g. ``session="2026-11-23"``, ``roi=(1, 2)``; for ``embryo``, events
             may say it as well. Compared as documents hold it: a tuple is a list, a number of numpy's a number.
         """
+        if limit is not None and limit < 0:
+            raise ValueError(f"limit is {limit}; it must be 0 or more, or None for all.")
         found = self._matching(plan_name, since, until, start_metadata)[::-1]
         return [self._run(entry) for entry in found[:limit]]
 
@@ -232,7 +238,7 @@ class Catalog:
             for row in self._index.whole(entry).volumes
             if row.embryo == embryo
         )
-        return sorted({row.timepoint for row in rows if row.timepoint is not None})
+        return sorted({row.timepoint for row in rows if type(row.timepoint) is int and row.timepoint >= 0})
 
     def next_timepoint(self, session: str, embryo: str) -> int:
         """Give the timepoint after the last one of an embryo in a session; 0 before the first."""

@@ -9,7 +9,7 @@ from typing import Any
 from gently_bluesky.errors import UnfillableError
 from gently_bluesky.read.assets import AssetReader
 from gently_bluesky.store.journal import Pair
-from gently_bluesky.store.streams import STORED_IN, Doc, RunTable, unpack_event_page
+from gently_bluesky.store.streams import STORED_IN, Doc, RunTable, is_good, unpack_event_page
 
 _STREAM_DOCUMENTS = {"stream_resource", "stream_datum", "resource", "datum", "datum_page"}
 
@@ -51,8 +51,9 @@ def filled(pairs: Iterable[Pair], table: RunTable, reader: AssetReader) -> Itera
 def _event(event: Doc, table: RunTable, reader: AssetReader) -> Doc:
     stream = table.stream_of(event["descriptor"])
     row, keys = stream.event(event["uid"]), stream.data_keys
-    bad = row.data.get("good", True) in (False, 0)
-    arrays = {key: reader.volume(ref, keys[key], partial=bad) for key, ref in row.volumes.items()}
+    arrays = {
+        key: reader.volume(ref, keys[key], partial=not is_good(row.data)) for key, ref in row.volumes.items()
+    }
     for key, value in event["data"].items():
         if keys.get(key, {}).get("external") and isinstance(value, str):
             arrays[key] = reader.datum(value)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gently_bluesky.errors import BadVolumeError, FrameMissingError, GeometryError
 from gently_bluesky.read.assets import AssetReader
 from gently_bluesky.read.words import counted, listed
-from gently_bluesky.store.streams import Doc, Row
+from gently_bluesky.store.streams import Doc, Row, is_good
 
 if TYPE_CHECKING:
     import dask.array
@@ -200,7 +200,7 @@ class ImageSeries:
 
     def _volume(self, position: int, *, include_bad: bool) -> NDArray[Any]:
         row = self._rows[position]
-        if row.data.get("good", True) in (False, 0) and not include_bad:
+        if not (include_bad or is_good(row.data)):
             raise BadVolumeError(
                 f"{self._name}, event {position} (seq_num {row.seq_num}), is marked as not good. "
                 "images.volume(i, include_bad=True) reads it."

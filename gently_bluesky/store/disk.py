@@ -52,10 +52,12 @@ def naming_a_full_disk(path: Path, wanted: int) -> Iterator[None]:
             raise
         free = "and how many are free there is not known"
         with contextlib.suppress(OSError):
-            free = f"{free_bytes(path.parent):,} bytes are free there"
+            there = next(folder for folder in path.parents if folder.exists())
+            free = f"{free_bytes(there):,} bytes are free there"
+        needed = f"{wanted:,} bytes are needed" if wanted else "a folder and its first files are to be made"
         raise DiskFullError(
             error.errno,
-            f"No room for {path.name}: {wanted:,} bytes are needed in {path.parent}, {free}. "
+            f"No room for {path.name}: {needed} in {path.parent}, {free}. "
             "Nothing that was written before is lost. Free space, or give the writer another root.",
         ) from error
 

@@ -16,7 +16,8 @@ from typing import Any
 
 from gently_bluesky.errors import DocumentError, JournalError, RunLockedError
 from gently_bluesky.store.journal import append_shared, read_documents, read_lines, read_start, rewrite_shared
-from gently_bluesky.store.streams import Doc, RunTable
+from gently_bluesky.store.streams import Doc, RunTable, is_good
+from gently_bluesky.store.strict_json import plain, restored
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,10 @@ class VolumeRow:
 
 @dataclass(frozen=True, slots=True)
 class IndexEntry:
-    """One run: its folder relative to the root, its start and stop, and its volumes once it has stopped."""
+    """One run: its folder relative to the root, its start and stop, and its volumes once it has stopped.
+
+    All as a journal is read, nan and bytes included; `line` spells it.
+    """
 
     folder: str
     start: Doc
@@ -57,9 +61,17 @@ class IndexEntry:
 
     def line(self) -> dict[str, Any]:
         """Give the entry as it is written."""
+        line: dict[str, Any] = plain(self._parts(), "entry of the index")
+        return line
+
+    def _parts(self) -> dict[str, Any]:
         names = [item.name for item in fields(VolumeRow)]
         rows = [[getattr(row, name) for name in names] for row in self.volumes]
         return {"folder": self.folder, "start": self.start, "stop": self.stop, "volumes": rows}
+
+    def as_read(self) -> "IndexEntry":
+        """Give an entry that was made of plain documents as it will be read from the index."""
+        return IndexEntry.from_line(restored(self._parts()))
 
     @classmethod
     def from_line(cls, line: Mapping[str, Any]) -> "IndexEntry":
@@ -81,7 +93,7 @@ def volume_rows(run: RunTable) -> Iterator[VolumeRow]:
         images = {key: entry for key, entry in stream.data_keys.items() if entry.get("external")}
         for row in stream.rows() if images or "timepoint" in stream.data_keys else ():
             said: dict[str, Any] = {key: row.data.get(key, start.get(key)) for key in IDENTITY_KEYS}
-            said |= {"session": start.get("session"), "good": row.data.get("good") in (None, True, 1)}
+            said |= {"session": start.get("session"), "good": is_good(row.data)}
             # a small array stays in its event, and some events have none at all
             there = [key for key in images if images[key]["external"] != "STREAM:" or key in row.volumes]
             for key in there:

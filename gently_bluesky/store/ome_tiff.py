@@ -35,6 +35,7 @@ _ENTRY = struct.Struct("<HHQ8s")
 _FIRST_IFD = 16
 _DESCRIPTION = 270
 _SLOTS = 3
+_AT_ZERO = 5e-324  # the time of a frame that was taken at 0; 0 says that none came
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +161,7 @@ class OmeTiffFile:
         """Write one plane and then its time; `pool` pushes it to the disk behind our back."""
         offset = self._layout.data_offset + plane * len(data)
         self._file.write(offset, data)
-        self._file.write(self._layout.times_offset + 8 * plane, struct.pack("<d", time))
+        self._file.write(self._layout.times_offset + 8 * plane, struct.pack("<d", time or _AT_ZERO))
         self._file.push_behind(offset, len(data), pool)
 
     def complete(self, times: FrameTimes, event: EventFacts | None, *, durable: bool) -> None:

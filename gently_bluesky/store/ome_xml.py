@@ -4,6 +4,7 @@ Knows the schema; knows nothing of files. What cannot stand in XML 1.0 is replac
 """
 
 import datetime
+import math
 import re
 import uuid
 from collections.abc import Iterator, Mapping
@@ -103,7 +104,7 @@ def _pixels(image: ET.Element, geometry: Geometry, facts: VolumeFacts) -> None:
         "SizeT": str(size_t),
     }
     for axis, spacing in zip("XYZ", reversed(facts.metadata.get("voxel_size_um", ())), strict=False):
-        if spacing > 0:
+        if spacing > 0 and math.isfinite(spacing):
             attributes |= {
                 f"PhysicalSize{axis}": repr(float(spacing)),
                 f"PhysicalSize{axis}Unit": _MICROMETER,
@@ -122,9 +123,10 @@ def _planes(geometry: Geometry, facts: VolumeFacts, times: FrameTimes | None) ->
     size_z = geometry.shape[-3] if len(geometry.shape) > 2 else 1
     began = facts.run.get("time")
     common = ""
-    if exposure := facts.metadata.get("exposure_ms"):
+    if (exposure := facts.metadata.get("exposure_ms")) and math.isfinite(exposure):
         common = f' ExposureTime="{float(exposure)!r}" ExposureTimeUnit="ms"'
     stage = [float(value) for value in facts.metadata.get("stage_position_um", ())]
+    stage = stage if all(map(math.isfinite, stage)) else []
     for axis, position in zip("XY", stage, strict=False):
         common += f' Position{axis}="{position:.4f}" Position{axis}Unit="{_MICROMETER}"'
     z_um = facts.metadata.get("z_um", ())
@@ -132,7 +134,7 @@ def _planes(geometry: Geometry, facts: VolumeFacts, times: FrameTimes | None) ->
     for plane in range(geometry.planes):
         text = f'<Plane TheZ="{plane % size_z}" TheC="0" TheT="{plane // size_z}"'
         time = times[plane] if times else None
-        if time is not None and isinstance(began, float):
+        if time is not None and isinstance(began, int | float):
             text += f' DeltaT="{time - began:.6f}" DeltaTUnit="s"'
         if len(stage) > 2:
             position = stage[2] + (float(z_um[plane]) if plane < len(z_um) else 0.0)

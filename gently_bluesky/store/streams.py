@@ -26,6 +26,15 @@ class VolumeRef:
     index: int
 
 
+def is_good(data: Mapping[str, Any]) -> bool:
+    """Whether an event's data say that its volumes are good: they do not say otherwise, or say True.
+
+    Whatever is neither, "no" or nan for one, is taken for a no.
+    """
+    good = data.get("good")
+    return good is None or (isinstance(good, bool | int | float) and good == 1)
+
+
 @dataclass(slots=True)
 class Row:
     """One position on the event axis.
@@ -95,9 +104,15 @@ class StreamTable:
         for key, datums in self._datums.items():
             for datum in datums:
                 for seq_num in datum.seq_nums:
-                    row = rows.setdefault(seq_num, Row(seq_num, datum.descriptor))
+                    row = rows.setdefault(seq_num, self._without_event(seq_num, datum.descriptor))
                     row.volumes[key] = datum.volume(seq_num)
         return [rows[seq_num] for seq_num in sorted(rows)]
+
+    def _without_event(self, seq_num: int, descriptor: str) -> Row:
+        # a fly scan has no events; where readings were promised an event was lost, and nobody vouches for volumes
+        keys = next(doc["data_keys"] for doc in self.descriptors if doc["uid"] == descriptor)
+        promised = any(entry.get("external") != "STREAM:" for entry in keys.values())
+        return Row(seq_num, descriptor, data={"good": False} if promised else {})
 
     def every_row(self) -> list[Row]:
         """Rows as `rows` gives them, and before them those of events that a rewind repeated."""

@@ -68,7 +68,7 @@ def _plain(value: Any, where: str, depth: int) -> Any:  # noqa: PLR0911 - one li
     if isinstance(value, (list, tuple)):
         return [_plain(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
     if isinstance(value, np.ndarray):
-        return _plain(_timeless(value).tolist(), where, depth)
+        return _plain(_timeless(value, where).tolist(), where, depth)
     return _plain_other(value, where, depth)
 
 
@@ -76,9 +76,9 @@ def _plain_other(value: Any, where: str, depth: int) -> Any:  # noqa: PLR0911, P
     if isinstance(value, enum.Enum):
         return _plain(value.value, where, depth + 1)
     if isinstance(value, np.generic):
-        item = _timeless(np.asarray(value)).item()
+        item = _timeless(np.asarray(value), where).item()
         if isinstance(item, np.generic):  # longdouble stays what it is
-            item = float(item)
+            item = _exact(item, where)
         return _plain(item, where, depth + 1)
     if isinstance(value, bool | int):
         return int(value)
@@ -106,11 +106,29 @@ def _plain_other(value: Any, where: str, depth: int) -> Any:  # noqa: PLR0911, P
     )
 
 
-def _timeless(array: NDArray[Any]) -> NDArray[Any]:
+def _timeless(array: NDArray[Any], where: str) -> NDArray[Any]:
+    if array.dtype.kind == "V":
+        raise DocumentError(f"{where} holds records {array.dtype}, which JSON cannot spell. Give field by field.")
+    if np.ma.is_masked(array):
+        raise DocumentError(
+            f"{where} holds a masked value, which JSON cannot spell. Fill it: array.filled(value)."
+        )
     # numpy gives times finer than a microsecond as bare integers
     if array.dtype.kind == "M":
         return np.datetime_as_string(array)
-    return array / np.timedelta64(1, "s") if array.dtype.kind == "m" else array
+    if array.dtype.kind != "m":
+        return array
+    try:
+        return array / np.timedelta64(1, "s")
+    except TypeError:
+        raise DocumentError(f"{where} holds months or years ({array}), which have no length in seconds.") from None
+
+
+def _exact(value: np.generic, where: str) -> float | complex:
+    plain = complex(value) if value.dtype.kind == "c" else float(value)
+    if plain == value or value != value:  # noqa: PLR0124 - nan
+        return plain
+    raise DocumentError(f"{where} holds {value!r}, which is finer than a JSON number. Give a float, or text.")
 
 
 def _key(key: Any, where: str) -> str:

@@ -86,6 +86,10 @@ def kind_of(array: NDArray[Any], limit_bytes: int, data_key: Doc) -> ArrayKind:
     """Decide where an array goes: numbers above the limit, or out of a file, to a file; all else stays."""
     if np.ma.is_masked(array):
         raise DocumentError("A masked array has no spelling in a document. Fill it: array.filled(value).")
+    if array.dtype.kind == "V":
+        raise DocumentError(
+            f"An array of records {array.dtype} has no spelling in a document. Give field by field."
+        )
     wanted = array.nbytes > limit_bytes or data_key.get(STORED_IN) == "file"
     big = array.dtype.kind in _NUMERIC and array.size > 0 and wanted
     dtype = array.dtype.newbyteorder("<").str if array.dtype.kind in _NUMERIC else array.dtype.str

@@ -169,12 +169,25 @@ class Intake:
                 f"stream_datum {doc['uid']} names volumes up to {stop} of {resource.data_key!r}; "
                 f"{resource.sealed} are sealed. Seal them first."
             )
+        if resource is not None:
+            self._hold_geometry(descriptor.doc, resource)
         self.referenced[uid] = max(stop, self.referenced.get(uid, 0))
         if descriptor.held and any(item.doc.get("stream_resource") == uid for item in self._assets):
             yield self._journal_as_described(descriptor)  # a second datum and no event between: none decides soon
         self._assets.append(Item("stream_datum", doc))
         if not descriptor.held:
             yield from self._waiting_assets()
+
+    @staticmethod
+    def _hold_geometry(descriptor: Doc, resource: ResourceWriter) -> None:
+        key = descriptor["data_keys"].get(resource.data_key, {})
+        shape = tuple(key.get("shape", resource.geometry.shape))
+        if shape != resource.geometry.shape:
+            raise DocumentError(
+                f"Volumes of {resource.data_key!r} are {resource.geometry.shape}; their descriptor, in stream "
+                f"{descriptor.get('name')!r}, says {shape}. One stream has one geometry: after a change of it "
+                "trigger and read into another stream, or begin another run."
+            )
 
     def _take_event_page(self, page: Mapping[str, Any]) -> Iterator[Item]:
         if any(as_array(value) is not None for column in page["data"].values() for value in column):

@@ -309,7 +309,7 @@ class RunRecorder:
             stop,
             tuple(volume_rows(self._table)),
         )
-        append_entry(self._folder.root, entry)
+        append_entry(self._folder.root, entry.as_read())
 
     def abandon(self) -> None:
         """Let go of the folder without a stop; recovery will find it. The writer's thread must be idle."""

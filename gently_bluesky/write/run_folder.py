@@ -8,14 +8,16 @@ import contextlib
 import json
 import os
 import platform
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import xxhash
 from filelock import FileLock, Timeout
 
 from gently_bluesky.errors import RunExistsError, RunLockedError, RunNotFoundError
-from gently_bluesky.store.disk import AppendFile, BlockFile, naming_a_full_disk, sync_file, sync_folder
+from gently_bluesky.store.disk import AppendFile, naming_a_full_disk, sync_file, sync_folder
 from gently_bluesky.store.journal import encode_line, mend, read_start
 from gently_bluesky.store.layout import JOURNAL, LOCK, MANIFEST, WRITER, day_folder, run_folder_name, slug
 from gently_bluesky.store.manifest import ManifestEntry
@@ -54,7 +56,7 @@ class RunFolder:
             The run is in this root already; in the second case another process is writing it.
         """
         parent = root / day_folder(start["time"])
-        with naming_a_full_disk(parent, 0):
+        with naming_a_full_disk(parent / run_folder_name(start), 0):
             parent.mkdir(parents=True, exist_ok=True)
             path = _create(parent, start)
             lock = FileLock(path / LOCK, thread_local=False, timeout=_PATIENCE_S)
@@ -122,11 +124,12 @@ class RunFolder:
         with (self.path / JOURNAL).open("rb") as journal:
             journal.seek(offset)
             damaged = journal.read()
-        number = 1
-        while (path := self.path / f"journal.damaged{'' if number == 1 else f'+{number}'}.jsonl").exists():
-            number += 1
-        with BlockFile(path, len(damaged), damaged) as copy:
-            copy.sync()
+        # named by its content: who was interrupted here does the same again
+        path = self.path / f"journal.damaged-{xxhash.xxh3_64_hexdigest(damaged)}.jsonl"
+        beside = path.with_name(f".{path.name}.new")
+        beside.write_bytes(damaged)
+        sync_file(beside)
+        beside.replace(path)
         sync_folder(self.path)
         self._journal.cut(offset)
         return path
@@ -205,6 +208,21 @@ def is_locked(folder: Path) -> bool:
             return False
     except Timeout:
         return True
+    except OSError:  # a root that cannot be written here
+        return _is_held(folder / LOCK)
+
+
+def _is_held(lock: Path) -> bool:
+    if sys.platform == "win32":
+        return False
+    import fcntl  # noqa: PLC0415 - not on Windows
+
+    with contextlib.suppress(PermissionError), lock.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
 
 
 def writing_host(folder: Path) -> str | None:
