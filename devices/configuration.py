@@ -224,6 +224,7 @@ class SpimSettings(Section):
     calibration_um_per_deg: float = 100.0
     timing: TimingSettings = TimingSettings()
     circular_buffer_mb: Whole = 1024
+    """Of MMCore, for all cameras; MMCore 11 uses half of it when both are started as one, MMCore 12 all."""
 
 
 class SpaceSettings(Section):
@@ -317,6 +318,8 @@ class Configuration(Section):
     scanner_b: ScannerSettings = ScannerSettings(label="Scanner:CD:33")
     camera_a: CameraSettings = _spim_camera("HamCam1")
     camera_b: CameraSettings = _spim_camera("HamCam2")
+    multi_camera: str = "Multi Camera"
+    """Label of what starts camera_a and camera_b as one; empty: nothing does, and a volume has one view."""
     bottom_camera: CameraSettings = CameraSettings(label="Bottom PCO", magnification=10.0)
     laser: LaserSettings = LaserSettings()
     led: LedSettings = LedSettings()
@@ -325,6 +328,14 @@ class Configuration(Section):
     space: SpaceSettings = SpaceSettings()
     micromanager: MicroManagerSettings = MicroManagerSettings()
     simulation: SimulationSettings = SimulationSettings()
+
+    @model_validator(mode="after")
+    def _both_views_can_be_started(self) -> Self:
+        if len(self.spim.views) > 1 and not self.multi_camera:
+            raise ValueError(
+                f"multi_camera names nothing that starts both cameras, and spim.views is {self.spim.views!r}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _cameras_agree(self) -> Self:

@@ -129,7 +129,7 @@ class Core(Protocol):
         """The frame that was snapped, (y, x)."""
 
     def startSequenceAcquisition(self, label: str, number: int, interval_ms: float, stop: bool, /) -> None:
-        """Start a camera on `number` frames into the circular buffer; `stop` when it overflows."""
+        """Empty the circular buffer and start a camera on `number` frames into it; `stop` when it overflows."""
 
     def stopSequenceAcquisition(self, label: str, /) -> None:
         """Stop a camera's sequence; nothing when none is running."""

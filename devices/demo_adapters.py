@@ -5,10 +5,11 @@ instrument is, its configuration says.
 """
 
 from devices.configuration import AxisSettings, CameraSettings, Configuration, MicroManagerDevice
+from devices.multi_camera import joins
 
 Properties = tuple[tuple[str, str, str], ...]
 """Label, property and value each."""
-DEMO = "DemoCamera"
+DEMO, UTILITIES = "DemoCamera", "Utilities"
 PRESETS, LAMP = "PLogic:E:36", "LED shutter"
 """Labels of what switches the lasers and the lamp."""
 STAGE_UM = (-300.0, 300.0)
@@ -91,6 +92,10 @@ def _devices(of: Configuration) -> tuple[MicroManagerDevice, ...]:
     def device(label: str, name: str, **properties: str) -> MicroManagerDevice:
         return MicroManagerDevice(label=label, adapter=DEMO, name=name, properties=properties)
 
+    def both_cameras(label: str) -> MicroManagerDevice:
+        properties = joins((of.camera_a.label, of.camera_b.label))
+        return MicroManagerDevice(label=label, adapter=UTILITIES, name="Multi Camera", properties=properties)
+
     def volts(percent: float) -> str:
         return f"{percent * IN_VOLTS['units_per_percent']:g}"
 
@@ -102,6 +107,7 @@ def _devices(of: Configuration) -> tuple[MicroManagerDevice, ...]:
             device(camera.label, "DCam", **_sensor(camera.sensor_px))
             for camera in (of.camera_a, of.camera_b, of.bottom_camera)
         ),
+        *([both_cameras(of.multi_camera)] if of.multi_camera else []),
         device(PRESETS, "DStateDevice"),
         *(
             device(line.label, "D-DA", **{VOLTAGE: volts(min(max(ON_PERCENT, line.min), line.max))})

@@ -17,6 +17,7 @@ from devices.demo_adapters import demo_micromanager_configuration
 from devices.laser import Laser, make_laser
 from devices.led import Led
 from devices.micromanager import open_micromanager
+from devices.multi_camera import check_joins
 from devices.scanner import Scanner, StillScanner
 from devices.simulated.cameras import SimulatedTags
 from devices.simulated.core import SimulatedCore
@@ -147,7 +148,8 @@ def micromanager_dispim(
     Raises
     ------
     ConfigError
-        pymmcore is not installed, the configuration names nothing to load, or presets that there are not.
+        pymmcore is not installed, the configuration names nothing to load, or presets that there are not,
+        or a device for both cameras that does not join them.
     DeviceError
         Micro-Manager could not load it, or a device of it does not answer.
     """
@@ -192,6 +194,9 @@ def _assemble(
 ) -> Dispim:
     _check_presets(connection.core, configuration.laser.group, configuration.laser.presets)
     _check_presets(connection.core, configuration.led.group, (configuration.led.on, configuration.led.off))
+    if configuration.multi_camera:
+        both = (configuration.camera_a.label, configuration.camera_b.label)
+        check_joins(connection.core, configuration.multi_camera, both)
     laser = make_laser(name="laser", connection=connection, settings=configuration.laser)
     led = Led(name="led", connection=connection, settings=configuration.led)
     xy_stage = XYStage(name="xy_stage", connection=connection, settings=configuration.xy_stage)

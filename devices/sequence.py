@@ -45,6 +45,7 @@ def take_frames(
     connection: Connection,
     takes: Sequence[Take],
     *,
+    starter: str,
     start: Callable[[], None],
     stopped: threading.Event,
     timeout_s: float,
@@ -57,7 +58,10 @@ def take_frames(
     connection
         To the core.
     takes
-        One for each camera; all frames run through one buffer and are told apart by their `Camera` tag.
+        One for each camera, all of the same count; all frames run through one buffer and are told apart by their
+        `Camera` tag.
+    starter
+        Label of what starts them: the camera, or the device that joins the cameras.
     start
         Called when all cameras wait.
     stopped
@@ -81,10 +85,10 @@ def take_frames(
     core = connection.core
     core.setCameraDevice(takes[0].label)  # without a current camera MMCore's pop fails, and does not say why
     core.clearCircularBuffer()
+    # One by one: the device that joins them gives up at the first that refuses.
     stops = [partial(core.stopSequenceAcquisition, take.label) for take in takes]
     try:
-        for take in takes:
-            _start(connection, take)
+        _start(connection, takes, starter)
         start()
         _drain(connection, takes, stopped, timeout_s, came)
     except BaseException as error:
@@ -132,11 +136,13 @@ def _drain(
         raise BufferOverflowError(f"the circular buffer overflowed; {_counts(takes)}")
 
 
-def _start(connection: Connection, take: Take) -> None:
+def _start(connection: Connection, takes: Sequence[Take], starter: str) -> None:
+    (count,) = {take.count for take in takes}
     try:
-        connection.core.startSequenceAcquisition(take.label, take.count, 0.0, True)
+        # Once: with every start MMCore empties the buffer, and what another camera has delivered is gone.
+        connection.core.startSequenceAcquisition(starter, count, 0.0, True)
     except Exception as error:
-        raise AcquisitionError(f"camera {take.label} did not start {take.count} frames: {error}") from error
+        raise AcquisitionError(f"{starter} did not start: {error}; {_counts(takes)}") from error
 
 
 def _hand_out(takes: dict[str, Take], frame: NDArray[Any], tags: FrameTags, now: float) -> None:

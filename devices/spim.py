@@ -27,6 +27,7 @@ from devices.signals import CoreSignal, Derived, Setting, Told, as_if_told, as_t
 from devices.stage import LinearAxis, XYStage
 from devices.status import CausedStatus, FramesStatus
 from devices.view import Arm, View
+from gently_bluesky.errors import PresetError
 from gently_bluesky.protocols import Sink, VolumeMetadata
 
 TIMING = {
@@ -50,6 +51,14 @@ def _timing(name: str) -> Cpt:
         precision=3,
         limits=(0.0, LONGEST_MS),
     )
+
+
+def _check_views(spim: "Spim", value: Any) -> None:
+    if len(value) > 1 and not spim.multi_camera:
+        raise PresetError(
+            f"{spim.views.name}: asked for {value!r}; two cameras must be started as one, and multi_camera names "
+            f"nothing that does: take one view at a time, or name it in the configuration"
+        )
 
 
 def _check_roi(spim: "Spim", value: Any) -> None:
@@ -85,6 +94,7 @@ class Spim(ExposingDevice):
         initial=lambda spim: spim.settings.views,
         dtype_numpy="<U",
         choices=("A", "B", "AB"),
+        check=_check_views,
         after=lambda spim: spim.arrange(),
     )
     num_slices = Cpt(
@@ -164,6 +174,7 @@ class Spim(ExposingDevice):
     ) -> None:
         self.settings: SpimSettings = configuration.spim
         self.trigger_by = configuration.trigger
+        self.multi_camera = configuration.multi_camera
         self.sink = sink
         self.arms: Mapping[str, Arm] = {
             "A": Arm("A", configuration.camera_a, configuration.scanner_a, configuration.piezo_a),
@@ -245,6 +256,7 @@ class Spim(ExposingDevice):
                 take_frames(
                     self.connection,
                     takes,
+                    starter=takes[0].label if len(takes) == 1 else self.multi_camera,
                     start=(lambda: program.run(core)) if external else (lambda: None),
                     stopped=self.stopped,
                     timeout_s=max(view.arm.camera.timeout_s for view in views),

@@ -199,6 +199,10 @@ def test_a_value_out_of_bounds_is_named_with_what_is_allowed(tmp_path: Path) -> 
         ('[laser]\noff = "ALL ON"\n', "laser: preset 'ALL ON' is to switch everything off and lights"),
         ('[camera_a]\nlabel = "C"\nroi_px = [257, 0, 2048, 4]\n', "does not lie on the sensor [2304, 2304]"),
         ("[spim]\nnum_slices = 0\n", "spim.num_slices: input should be greater than or equal to 1, not 0"),
+        (
+            'multi_camera = ""\n[spim]\nviews = "AB"\n',
+            "the whole file: multi_camera names nothing that starts both cameras, and spim.views is 'AB'",
+        ),
         ('[camera_b]\nlabel = "C"\nroi_px = [0, 0, 64, 64]\n', "must deliver frames of one size"),
     ],
 )
@@ -273,6 +277,8 @@ def test_an_instrument_on_the_demo_adapters_keeps_what_its_user_said(tmp_path: P
     assert Configuration.model_validate(demo.model_dump()) == demo
     loads = {device.label: device for device in demo.micromanager.devices}
     assert loads["XY"].name == "DXYStage"
+    assert loads["Multi Camera"].adapter == "Utilities"
+    assert loads["Multi Camera"].properties["Physical Camera 2"] == "HamCam2"
     assert loads["Bottom PCO"].properties["OnCameraCCDXSize"] == "100"
     assert "only mine" in demo.micromanager.groups["Laser"]
 

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import bluesky.plan_stubs as bps
@@ -228,6 +228,82 @@ class AnyInstrument:
             assert [each.GetSingleTag("ImageNumber").GetValue() for each in tags] == ["0", "1", "2"]
             assert {each.GetSingleTag("Camera").GetValue() for each in tags} == {"HamCam1"}
 
+    def test_the_core_numbers_the_frames_of_each_camera_that_it_starts_with_another(self, dispim: Dispim) -> None:
+        for _ in range(2):
+            numbers: dict[str, list[str]] = {camera: [] for camera in CAMERAS}
+            for tags in take(dispim, dispim.configuration.multi_camera, 3, cameras=CAMERAS):
+                numbers[tags.GetSingleTag("Camera").GetValue()].append(tags.GetSingleTag("ImageNumber").GetValue())
+            assert numbers == {camera: ["0", "1", "2"] for camera in CAMERAS}
+            assert not dispim.core.isSequenceRunning(dispim.configuration.multi_camera)
+
+    def test_the_core_leaves_cameras_that_it_starts_together_as_they_are_set(self, dispim: Dispim) -> None:
+        core, both = dispim.core, dispim.configuration.multi_camera
+        core.setROI("HamCam1", 0, 16, 32, 8)
+        core.setROI("HamCam2", 4, 0, 32, 8)
+        core.setExposure("HamCam1", 3)
+        core.setExposure("HamCam2", 4)
+        take(dispim, both, 2, cameras=CAMERAS)
+        assert [list(core.getROI(camera)) for camera in CAMERAS] == [[0, 16, 32, 8], [4, 0, 32, 8]]
+        assert [core.getExposure(camera) for camera in CAMERAS] == [3, 4]
+        for stopped in (both, *CAMERAS):
+            core.startSequenceAcquisition(both, 1000, 0.0, True)
+            assert core.isSequenceRunning(both)
+            assert all(core.isSequenceRunning(camera) for camera in CAMERAS)
+            core.stopSequenceAcquisition(stopped)
+            running = {camera: core.isSequenceRunning(camera) for camera in CAMERAS}
+            assert running == {camera: stopped not in {both, camera} for camera in CAMERAS}
+            core.stopSequenceAcquisition(both)
+        core.startSequenceAcquisition("HamCam2", 1000, 0.0, True)
+        with pytest.raises(RuntimeError, match="sequence acquisition is running"):
+            core.startSequenceAcquisition(both, 10, 0.0, True)
+        core.stopSequenceAcquisition("HamCam2")
+
+    def test_the_core_forgets_what_came_when_it_starts_another_camera(self, dispim: Dispim) -> None:
+        """It is why two cameras are never started one after the other."""
+        connection = dispim.spim.connection
+        core = connection.core
+        core.setExposure("HamCam2", 1000)
+        begin(dispim, "HamCam1", 1000)
+        wait_for_frames(dispim, 3)
+        core.startSequenceAcquisition("HamCam2", 10, 0.0, True)
+        assert core.getRemainingImageCount() < 3
+        wait_for_frames(dispim, 1)
+        tags = connection.new_tags()
+        core.popNextImageMD(tags)
+        assert tags.GetSingleTag("Camera").GetValue() == "HamCam1"
+        assert tags.GetSingleTag("ImageNumber").GetValue() == "0"
+        for camera in CAMERAS:
+            core.stopSequenceAcquisition(camera)
+
+    def test_a_camera_that_delivers_while_another_starts_loses_nothing(self, dispim: Dispim) -> None:
+        core, clock = dispim.core, dispim.spim.connection.clock
+        start = core.startSequenceAcquisition
+
+        def start_slowly(label: str, number: int, interval_ms: float, stop: bool) -> None:
+            start(label, number, interval_ms, stop)
+            for _ in range(30):
+                if core.getRemainingImageCount():
+                    break
+                clock.sleep(0.001)
+
+        core.startSequenceAcquisition = start_slowly  # type: ignore[method-assign]
+        run_engine, documents = engine()
+        run_engine(bp.count([dispim.spim], 2))
+        assert [event["data"]["spim_b"].shape[0] for event in of(documents, "event")] == [PLANES] * 2
+
+    def test_one_view_needs_nothing_that_joins_cameras(self) -> None:
+        dispim = self.make(multi_camera="")
+        run_engine, documents = engine()
+        run_engine(bps.mv(dispim.spim.num_slices, PLANES, dispim.spim.views, "B"))
+        run_engine(bp.count([dispim.spim]))
+        assert of(documents, "stop")[-1]["exit_status"] == "success"
+        expected = "spim_views: asked for 'AB'; two cameras must be started as one, and multi_camera names nothing"
+        with pytest.raises(PresetError, match=expected):
+            dispim.spim.views.put("AB")
+        with pytest.raises(PresetError, match=expected):
+            dispim.spim.check_settings({dispim.spim.views: "AB"})
+        dispim.close()
+
     def test_the_core_says_when_it_received_a_frame(self, dispim: Dispim) -> None:
         (tags,) = take(dispim, "HamCam1", 1)
         now = dispim.spim.connection.clock.time()
@@ -350,6 +426,38 @@ class TestMicroManagerInstrument(AnyInstrument):
         with pytest.raises(ConfigError, match="group 'Laser' has no preset '405 only'; it has '405 only '"):
             micromanager_dispim(demo.model_copy(update={"laser": laser, "micromanager": demo.micromanager}))
 
+    @pytest.mark.parametrize(
+        ("changes", "joined"),
+        [
+            ({"Physical Camera 2": "Undefined"}, "HamCam1"),
+            ({"Physical Camera 1": "Undefined", "Physical Camera 2": "Undefined"}, "no cameras"),
+            ({"Physical Camera 2": "Bottom PCO"}, "HamCam1 and Bottom PCO"),
+            ({"Physical Camera 3": "Bottom PCO"}, "HamCam1 and HamCam2 and Bottom PCO"),
+        ],
+    )
+    def test_a_device_that_starts_other_cameras_is_told(self, changes: dict[str, str], joined: str) -> None:
+        demo = demo_micromanager_configuration(sensor_px=(64, 64))
+        devices = [
+            device.model_copy(update={"properties": {**device.properties, **changes}})
+            if device.label == demo.multi_camera
+            else device
+            for device in demo.micromanager.devices
+        ]
+        section = demo.micromanager.model_copy(update={"devices": tuple(devices)})
+        expected = (
+            f"multi_camera: device 'Multi Camera' joins {joined}, and is to join HamCam1 and HamCam2; set its "
+            "properties 'Physical Camera 1' and 'Physical Camera 2' to these, and the others to 'Undefined'"
+        )
+        with pytest.raises(ConfigError, match=f"^{expected}$"):
+            micromanager_dispim(demo.model_copy(update={"micromanager": section}))
+
+    @pytest.mark.parametrize("label", ["Both Cameras", "HamCam1"])
+    def test_a_device_that_joins_no_cameras_is_told_with_what_to_load(self, label: str) -> None:
+        demo = demo_micromanager_configuration(sensor_px=(64, 64))
+        expected = f"multi_camera: Micro-Manager has no device '{label}' that joins cameras: .*; load 'Multi"
+        with pytest.raises(ConfigError, match=expected):
+            micromanager_dispim(demo.model_copy(update={"multi_camera": label}))
+
     def test_a_temperature_that_nobody_measures_is_an_error(self) -> None:
         demo = demo_micromanager_configuration(sensor_px=(64, 64))
         none = demo.temperature.model_copy(update={"controller": "none"})
@@ -359,29 +467,40 @@ class TestMicroManagerInstrument(AnyInstrument):
         dispim.close()
 
 
-def take(dispim: Dispim, label: str, count: int) -> list[FrameTags]:
-    """Let a camera take a sequence, bypassing the devices, and give what is known of its frames."""
-    connection = dispim.spim.connection
-    core = connection.core
-    core.setCameraDevice(label)
+def begin(dispim: Dispim, starter: str, count: int) -> None:
+    """Start a camera, or those that a device joins, bypassing the devices."""
+    core = dispim.core
+    core.setCameraDevice("HamCam1")
     core.clearCircularBuffer()
     if dispim.configuration.trigger == "external":
-        core.setProperty(label, "TRIGGER SOURCE", "EXTERNAL")
+        for camera in CAMERAS:
+            core.setProperty(camera, "TRIGGER SOURCE", "EXTERNAL")
+        core.setProperty("Scanner:AB:33", "SPIMNumSides", "2")
         core.setProperty("Scanner:AB:33", "SPIMNumSlices", str(count))
         core.setProperty("Scanner:AB:33", "SPIMScanDuration(ms)", "10")
-    core.startSequenceAcquisition(label, count, 0.0, True)
+    core.startSequenceAcquisition(starter, count, 0.0, True)
     if dispim.configuration.trigger == "external":
         core.setProperty("Scanner:AB:33", "SPIMState", "Running")
-    taken: list[FrameTags] = []
+
+
+def wait_for_frames(dispim: Dispim, count: int) -> None:
+    """Wait until there are so many in the buffer."""
     deadline = time.monotonic() + 10
-    while len(taken) < count:
-        assert time.monotonic() < deadline, f"{len(taken)} of {count} frames within 10 s"
-        if core.getRemainingImageCount():
-            taken.append(connection.new_tags())
-            core.popNextImageMD(taken[-1])
-        else:
-            connection.clock.sleep(0.001)
-    core.stopSequenceAcquisition(label)
+    while dispim.core.getRemainingImageCount() < count:
+        assert time.monotonic() < deadline, f"{dispim.core.getRemainingImageCount()} of {count} frames within 10 s"
+        dispim.spim.connection.clock.sleep(0.001)
+
+
+def take(dispim: Dispim, starter: str, count: int, *, cameras: Sequence[str] = CAMERAS[:1]) -> list[FrameTags]:
+    """Let cameras take a sequence, bypassing the devices, and give what is known of its frames."""
+    connection = dispim.spim.connection
+    begin(dispim, starter, count)
+    taken: list[FrameTags] = []
+    while len(taken) < count * len(cameras):
+        wait_for_frames(dispim, 1)
+        taken.append(connection.new_tags())
+        connection.core.popNextImageMD(taken[-1])
+    connection.core.stopSequenceAcquisition(starter)
     return taken
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from devices.clock import Clock
 from devices.configuration import CameraSettings, Configuration
+from devices.multi_camera import PHYSICAL_CAMERAS, joins
 from devices.simulated.cameras import CameraState
 from devices.simulated.scan import PIEZO_PROPERTIES, SCANNER_PROPERTIES, TRUE_UM_PER_DEG, Pulse
 from devices.simulated.scene import FrameContext
@@ -64,6 +65,13 @@ class Bench:
     def piezos(self) -> dict[str, str]:
         """Labels of the piezos, by side."""
         return {"A": self.configuration.piezo_a.label, "B": self.configuration.piezo_b.label}
+
+    def cameras_of(self, label: str) -> list[str]:
+        """Labels of the cameras that a device starts: itself, or those that it joins."""
+        if label != self.configuration.multi_camera:
+            return [label]
+        joined = (self.properties[label][name] for name in PHYSICAL_CAMERAS)
+        return [camera for camera in joined if camera in self.cameras]
 
     def waits_for_pulses(self, label: str) -> bool:
         """Whether a camera is set to the controller's pulses."""
@@ -151,6 +159,9 @@ def _properties(configuration: Configuration) -> dict[str, dict[str, str]]:
     }
     for view, camera in _cameras(configuration).items():
         properties[camera.label] = _camera_properties(view, camera)
+    if configuration.multi_camera:
+        both = (configuration.camera_a.label, configuration.camera_b.label)
+        properties[configuration.multi_camera] = joins(both)
     for line in configuration.laser.lines.values():
         percent = min(max(LIT_PERCENT, line.min), line.max)
         properties.setdefault(line.label, {})[line.property] = f"{percent * line.units_per_percent:.6g}"

@@ -88,6 +88,8 @@ class Sequence:
     """Pulses or exposures so far."""
     counted: int = 0
     """Frames so far: the number of the next one."""
+    forgotten: int = 0
+    """Frames when the buffer was last emptied: the core numbers those that come from 0 again."""
     running: bool = True
     busy_until: float = -math.inf
     """On the monotonic clock: when it has exposed and read out, and sees pulses again."""
@@ -144,8 +146,10 @@ class CircularBuffer:
     _delivered: int = 0
 
     def clear(self) -> None:
-        """Empty it."""
+        """Empty it, and forget how many frames there were of each sequence."""
         self.frames.clear()
+        for sequence in self.sequences.values():
+            sequence.forgotten = sequence.counted
         self.overflowed = False
         self._bytes = 0
         self._delivered = 0
@@ -197,7 +201,8 @@ class CircularBuffer:
         self._delivered += 1
         self._bytes += _size(context)
         elapsed_ms = (at - sequence.began) * 1000
-        self.frames.append(BufferedFrame(context, context.number, elapsed_ms, received))
+        number = context.number - sequence.forgotten
+        self.frames.append(BufferedFrame(context, number, elapsed_ms, received))
 
     def take(self) -> BufferedFrame:
         """Take the oldest frame; IndexError when there is none, as pymmcore."""

@@ -233,26 +233,28 @@ class SimulatedCore:
     # --- sequences ----------------------------------------------------------------------------------------
 
     def startSequenceAcquisition(self, label: str, number: int, _interval: float, stop: bool, /) -> None:
-        """Start a camera on `number` frames into the buffer; the interval is unused, as in MMCore."""
+        """Start a camera, or those that a device joins, on `number` frames into the buffer, which is emptied.
+
+        The interval is unused, as in MMCore.
+        """
         with self._lock:
-            self._exposures.catch_up()
-            camera = self._still(label)
-            self._exposures.start(camera, number, stop_on_overflow=stop)
+            cameras = [self._still(camera) for camera in self._bench.cameras_of(label)]
+            self._exposures.start(cameras, number, stop_on_overflow=stop)
 
     def stopSequenceAcquisition(self, label: str, /) -> None:
         """Stop a camera's sequence; nothing when none is running."""
         with self._lock:
             self._exposures.catch_up()
-            self._camera(label)
-            if label in self._buffer.sequences:
-                self._buffer.sequences[label].running = False
+            for each in self._bench.cameras_of(label):
+                self._camera(each)
+                if each in self._buffer.sequences:
+                    self._buffer.sequences[each].running = False
 
     def isSequenceRunning(self, label: str, /) -> bool:
         """Whether a camera's sequence goes on."""
         with self._lock:
             self._exposures.catch_up()
-            self._camera(label)
-            return self._buffer.running(label)
+            return any(self._buffer.running(self._camera(each).label) for each in self._bench.cameras_of(label))
 
     def getRemainingImageCount(self) -> int:
         """Frames in the circular buffer."""

@@ -4,6 +4,8 @@ Nothing runs in the background: `catch_up` lets everything happen that is due by
 Calls come one at a time; the core sees to that.
 """
 
+from collections.abc import Iterable
+
 from devices.simulated.bench import Bench
 from devices.simulated.cameras import CameraState, CircularBuffer, Sequence
 from devices.simulated.faults import Faults
@@ -37,9 +39,11 @@ class Exposures:
             for sequence in self.buffer.sequences.values():
                 self._free_run(sequence, now)
 
-    def start(self, camera: CameraState, number: int, *, stop_on_overflow: bool) -> None:
-        """Let a camera take a sequence of `number` frames."""
-        self.buffer.start(Sequence(camera, number, self._bench.clock.monotonic(), stop_on_overflow))
+    def start(self, cameras: Iterable[CameraState], number: int, *, stop_on_overflow: bool) -> None:
+        """Let cameras take a sequence of `number` frames each; what is in the buffer is gone, as in MMCore."""
+        self.buffer.clear()
+        for camera in cameras:
+            self.buffer.start(Sequence(camera, number, self._bench.clock.monotonic(), stop_on_overflow))
 
     def drive_scan(self, label: str, state: str) -> None:
         """Follow what the state machine of a scanner was told.
