@@ -396,6 +396,27 @@ def test_a_form_stays_if_the_other_one_goes_by_another_rule(root: Path) -> None:
     assert gone(alone) == [(1, path, "all"), (1, "cam_image/000000.ome.tif", "all")]
 
 
+def test_a_form_that_an_archive_makes_needless_goes_before_any_other(root: Path) -> None:
+    run = timelapse(root, 1)
+    add_npy(run)
+    limit = (planned(root).bytes_before - 1) / 1e9
+    text = f'[[remove]]\nname = "space"\ntotal_above_gb = {limit!r}\n{ARCHIVED}'
+    assert gone(planned(root, text)) == [(1, "cam_image/000000.ome.tif", "archived")]
+
+
+def test_a_form_stays_if_a_rule_about_space_stops_right_after_the_other_one(root: Path) -> None:
+    run = timelapse(root, 1)
+    (path,) = add_npy(run)
+    limit = ((run.folder / path).stat().st_size - 1) / 1e9
+    plan = planned(root, f'[[remove]]\nname = "space"\ntotal_above_gb = {limit!r}\n{ARCHIVED}')
+    assert gone(plan) == [(1, path, "space")]
+    assert [(each.path, each.why) for each in plan.kept] == [
+        ("cam_image/000000.ome.tif", "its form as npy goes by another rule")
+    ]
+    apply(plan)
+    assert readable(fresh(root, run)) == [0]
+
+
 # --- doing it -----------------------------------------------------------------------------------------------
 
 

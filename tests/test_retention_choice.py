@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gently_bluesky.keep.choice import Choice, choose
@@ -186,6 +186,7 @@ def is_taken(choice: Choice, run: Holding, form: StoredForm) -> bool:
     return (run.folder, form.path) in choice.taken
 
 
+@settings(max_examples=300)
 @given(policies(), holdings(), st.integers(0, 12))
 def test_what_goes_is_named_and_unprotected_and_what_relies_on_another_form_has_it(
     policy: Policy, roots: list[Holding], free_gb: int

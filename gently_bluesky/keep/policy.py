@@ -8,6 +8,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -46,15 +47,23 @@ class Rule(BaseModel):
 
     def fits_run(self, start: Mapping[str, Any]) -> bool:
         """Whether a run may be meant, by its start document."""
-        return all(_fits(getattr(self, key), start.get(key)) for key in _OF_RUN)
+        return all(_fits(pattern, start.get(key)) for key, pattern in self._of_run)
 
     def fits_volume(self, row: VolumeRow) -> bool:
         """Whether a volume of such a run is meant, by what it shows."""
-        return all(_fits(getattr(self, key), getattr(row, key)) for key in _OF_VOLUME)
+        return all(_fits(pattern, getattr(row, key)) for key, pattern in self._of_volume)
+
+    @cached_property
+    def _of_run(self) -> list[tuple[str, str]]:
+        return [(key, pattern) for key in _OF_RUN if (pattern := getattr(self, key)) is not None]
+
+    @cached_property
+    def _of_volume(self) -> list[tuple[str, str]]:
+        return [(key, pattern) for key in _OF_VOLUME if (pattern := getattr(self, key)) is not None]
 
 
-def _fits(pattern: str | None, value: object) -> bool:
-    return pattern is None or (value is not None and fnmatchcase(str(value), pattern))
+def _fits(pattern: str, value: object) -> bool:
+    return value is not None and fnmatchcase(str(value), pattern)
 
 
 class KeepRule(Rule):
@@ -86,7 +95,7 @@ class KeepRule(Rule):
 
     def fits_tag(self, tag: str) -> bool:
         """Whether a tag is the one that is meant."""
-        return _fits(self.tagged, tag)
+        return self.tagged is None or _fits(self.tagged, tag)
 
 
 class RemoveRule(Rule):

@@ -184,19 +184,17 @@ def _place(each: Stored) -> Key:
 
 
 def _facts(holding: Holding, form: StoredForm, now: float) -> dict[str, Any]:
-    return asdict(
-        Stored(
-            run=holding.uid,
-            scan_id=holding.start.get("scan_id"),
-            plan_name=str(holding.start.get("plan_name", "")),
-            folder=holding.folder,
-            path=form.path,
-            format=form.format,
-            bytes=form.bytes,
-            volumes=form.volume_ids,
-            age_days=age_s(holding, now) / DAY_S,
-        )
-    )
+    return {
+        "run": holding.uid,
+        "scan_id": holding.start.get("scan_id"),
+        "plan_name": str(holding.start.get("plan_name", "")),
+        "folder": holding.folder,
+        "path": form.path,
+        "format": form.format,
+        "bytes": form.bytes,
+        "volumes": form.volume_ids,
+        "age_days": age_s(holding, now) / DAY_S,
+    }
 
 
 def _in_trash(holdings: Sequence[Holding]) -> list[InTrash]:
