@@ -1,15 +1,15 @@
-"""The command line: ``gently-bluesky demo``, ``runs``, ``show``, ``replay``, ``recover``, ``verify``, ``reindex``.
+"""The command line: ``gently-bluesky demo``, ``runs``, ``show``, ``replay``, and what keeps a root.
 
 Every expected error is one line on stderr and exit status 1.
 """
 
 import sys
 
-from gently_bluesky.cli import demo, keep, runs
+from gently_bluesky.cli import demo, keep, retention, runs
 from gently_bluesky.cli.app import app
 from gently_bluesky.errors import GentlyError
 
-__all__ = ["app", "demo", "keep", "main", "runs"]
+__all__ = ["app", "demo", "keep", "main", "retention", "runs"]
 
 
 def main() -> None:

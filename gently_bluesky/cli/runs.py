@@ -11,7 +11,7 @@ from gently_bluesky.cli.app import DEFAULT_ROOT, AsJson, Root, app, out
 from gently_bluesky.cli.shown import clock, number_of_volumes, print_json, print_run, without_stop
 from gently_bluesky.errors import MissingExtraError
 from gently_bluesky.read.run import Run
-from gently_bluesky.store.manifest import read_manifest
+from gently_bluesky.store.manifest import read_entries
 
 _WITH_MINUS = {"ignore_unknown_options": True}  # -1 is a run, not an option
 
@@ -86,7 +86,7 @@ def show(
         for name in found
     }
     shown = {"folder": str(found.folder), "start": found.start, "stop": found.stop, "damage": found.damage}
-    files = [entry.line() for entry in read_manifest(found.folder).values()]
+    files = [entry.line() for entry in read_entries(found.folder)]
     print_json(shown | {"streams": streams, "files": files})
 
 

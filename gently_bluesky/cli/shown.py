@@ -2,6 +2,7 @@
 
 import datetime
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,10 +12,12 @@ from rich.padding import Padding
 from rich.table import Table
 
 from gently_bluesky.cli.app import out
+from gently_bluesky.errors import JournalError
 from gently_bluesky.read.run import Run, Stream
 from gently_bluesky.read.words import counted
 from gently_bluesky.store.index import IDENTITY_KEYS
-from gently_bluesky.store.manifest import ManifestEntry, read_manifest
+from gently_bluesky.store.manifest import ManifestEntry, read_entries
+from gently_bluesky.store.removed import Removed
 from gently_bluesky.store.streams import VolumeRef
 from gently_bluesky.store.strict_json import encode, plain
 from gently_bluesky.write.run_folder import is_locked
@@ -43,20 +46,33 @@ def print_run(run: Run) -> None:
         ("ended", ended),
         *((key, str(start[key])) for key in ("session", "embryo", "operator", "purpose") if key in start),
         *([] if run.damage is None else [("damaged", run.damage)]),
+        *([("tags", tags)] if (tags := _tags(run)) else []),
     ):
         facts.add_row(f"[bold]{name}[/bold]", escape(value))
     out.print(facts, highlight=False)
     out.print(f"[bold]folder[/bold]    {escape(str(run.folder))}", highlight=False, soft_wrap=True)
-    entries = {
-        VolumeRef(entry.resource, entry.index): entry
-        for entry in read_manifest(run.folder).values()
-        if entry.index is not None
-    }
+    stored = [entry for entry in read_entries(run.folder) if entry.index is not None]
+    _print_removed([how for entry in stored if (how := Removed.of(entry))])
+    entries = {VolumeRef(entry.resource, entry.index or 0): entry for entry in stored}
     for name in run:
         _print_stream(run[name], entries)
     named = {ref for name, key in _images(run) for ref in _volumes(run[name], key)}
-    if loose := [entry for ref, entry in entries.items() if ref not in named]:
+    if loose := [entry for ref, entry in entries.items() if ref not in named and entry.state != "removed"]:
         out.print(f"\n{counted(len(loose), 'file')} that no event names, {_megabytes(loose)}", highlight=False)
+
+
+def _tags(run: Run) -> str:
+    try:
+        return ", ".join(sorted(run.tags))
+    except JournalError as error:
+        return str(error)
+
+
+def _print_removed(ways: Sequence[Removed]) -> None:
+    for text, count in Counter(str(how) for how in ways).items():
+        out.print(
+            f"[bold]removed[/bold]   {counted(count, 'volume')}: {escape(text)}", highlight=False, soft_wrap=True
+        )
 
 
 def _print_stream(stream: Stream, entries: Mapping[VolumeRef, ManifestEntry]) -> None:
@@ -67,8 +83,9 @@ def _print_stream(stream: Stream, entries: Mapping[VolumeRef, ManifestEntry]) ->
         shape = " x ".join(map(str, described.get("shape", ())))
         mine = [entries[ref] for ref in _volumes(stream, key) if ref in entries]
         dtype = np.dtype(described["dtype_numpy"]).name if "dtype_numpy" in described else ""
-        files = counted(len(mine), "file") if mine or not len(stream) else "not in files of ours"
-        table.add_row(f"  {escape(key)}", f"{shape} {dtype}", files, _megabytes(mine) if mine else "")
+        there = [entry for entry in mine if entry.state != "removed"]
+        files = counted(len(there), "file") if mine or not len(stream) else "not in files of ours"
+        table.add_row(f"  {escape(key)}", f"{shape} {dtype}", files, _megabytes(there) if mine else "")
     if table.row_count:
         out.print(table, highlight=False)
     scalars = [key for key, entry in stream.data_keys.items() if not entry.get("external")]

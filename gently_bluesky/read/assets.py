@@ -134,7 +134,7 @@ class AssetReader:
         how = Removed.of(entry)
         if how is not None and not path.exists():  # where it is there all the same, it is on its way
             back = "" if how.deleted else f" (to have it back: gently-bluesky restore {self._uid[:8]})"
-            raise VolumeMissingError(f"{what} {how}{back}.")
+            raise VolumeMissingError(f"{what} was {how}{back}.")
         entry = as_before(entry)
         if entry.state == "aborted" and not partial:
             raise BadVolumeError(f"{what} was given up: {entry.details.get('reason')}. Its frames are in {path}.")

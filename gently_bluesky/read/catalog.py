@@ -6,8 +6,9 @@ changes nothing.
 
 import datetime
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from gently_bluesky.read.words import counted
 from gently_bluesky.store.index import IndexEntry, RootIndex, VolumeRow
 from gently_bluesky.store.layout import open_root
 from gently_bluesky.store.strict_json import plain
+from gently_bluesky.store.tags import read_tags
 
 __all__ = ["Catalog", "Session", "Volume", "Volumes"]
 
@@ -129,6 +131,7 @@ class Catalog:
         plan_name: str | None = None,
         since: When | None = None,
         until: When | None = None,
+        tag: str | None = None,
         limit: int | None = None,
         **start_metadata: Any,
     ) -> list[Run]:
@@ -141,6 +144,8 @@ class Catalog:
         since, until
             When the run started, both inclusive: seconds since the epoch, a datetime, or ISO 8601 text; local
             time, where no zone is given. A date alone is the whole day.
+        tag
+            A tag that they have now.
         limit
             The newest so many; all, if None.
         start_metadata
@@ -149,8 +154,10 @@ class Catalog:
         """
         if limit is not None and limit < 0:
             raise ValueError(f"limit is {limit}; it must be 0 or more, or None for all.")
-        found = self._matching(plan_name, since, until, start_metadata)[::-1]
-        return [self._run(entry) for entry in found[:limit]]
+        found: Iterable[IndexEntry] = reversed(self._matching(plan_name, since, until, start_metadata))
+        if tag is not None:
+            found = (entry for entry in found if tag in read_tags(self.root / entry.folder))
+        return [self._run(entry) for entry in islice(found, limit)]
 
     def _matching(
         self, plan_name: str | None, since: When | None, until: When | None, metadata: Mapping[str, Any]

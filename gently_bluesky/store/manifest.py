@@ -6,7 +6,7 @@ changes when bytes move.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 from gently_bluesky.errors import JournalError
@@ -75,8 +75,8 @@ def foreign_asset(doc: Mapping[str, Any]) -> ManifestEntry:
 
 def is_inside(path: str) -> bool:
     """Whether a relative path stays in its folder, on every system."""
-    pure = PurePosixPath(path)
-    climbs = pure.is_absolute() or ".." in pure.parts or not pure.parts
+    names = [name for name in path.split("/") if name not in {"", "."}]
+    climbs = path.startswith("/") or ".." in names or not names
     return not climbs and not {":", "\\", "\0"} & set(path)
 
 

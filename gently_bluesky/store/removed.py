@@ -58,7 +58,7 @@ class Removed:
         return root.joinpath(*parts) if parts[:1] == (TRASH,) and is_inside(self.trash) else None
 
     def __str__(self) -> str:
-        text = f"was removed on {day(self.time)} by rule {self.rule!r}, applied by {self.by}"
+        text = f"removed on {day(self.time)} by rule {self.rule!r}, applied by {self.by}"
         if self.deleted is not None:
             return f"{text}, and deleted from the trash on {day(self.deleted)}"
         return f"{text}; it is in the trash until {day(self.until)}"
