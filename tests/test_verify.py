@@ -222,6 +222,17 @@ def test_a_folder_in_which_no_run_began_is_a_note(root: Path, torn: bytes) -> No
     assert [finding[:2] for finding in found(root)] == [("note", "empty")]
 
 
+def test_a_root_that_cannot_be_written_is_checked_all_the_same(
+    root: Path, small_disk: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    acquired(small_disk / "root")
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    report = verify(small_disk / "root")
+    assert report.findings == ()
+    assert report.bytes_read > 0
+    assert "is not remembered" in caplog.text
+
+
 def test_a_torn_journal_or_manifest_is_an_error(root: Path) -> None:
     folder = acquired(root)
     for name in ("journal.jsonl", "manifest.jsonl"):

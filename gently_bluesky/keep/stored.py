@@ -105,18 +105,19 @@ class StoredFiles:
         return "good"
 
     def remember(self) -> None:
-        """Note in the index what was found good since the last time."""
+        """Note in the index what was found good since the last time; where it cannot be written, it is not."""
         with self._lock:
             new, self._new = self._new, {}
         self._seen |= new
-        path = self._root / _MEMORY
+        if not new:
+            return
         lines = [
             {"path": name, "size": seen.size, "mtime_ns": seen.mtime_ns, "xxh3_128": seen.xxh3_128}
             for name, seen in new.items()
         ]
+        path = self._root / _MEMORY
         try:
             path.parent.mkdir(exist_ok=True)
-            if lines:
-                append_shared(path, lines, durable=False)
-        except (OSError, RunLockedError) as error:  # an archive, for one: it will be read again
-            log.info("what was compared in %s is not remembered: %s", self._root, error)
+            append_shared(path, lines, durable=False)
+        except (OSError, RunLockedError) as error:  # read-only, full or busy
+            log.warning("what was compared in %s is not remembered (%s), and read again", self._root, error)
