@@ -150,6 +150,29 @@ def test_a_full_disk_whose_free_space_cannot_be_asked_is_still_a_full_disk(tmp_p
             raise OSError(errno.ENOSPC, "No space left on device")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems sync by another call")
+def test_a_sync_that_finds_no_room_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "f").touch()
+    lines = AppendFile(tmp_path / "lines")
+    with BlockFile(tmp_path / "v", 10) as file:
+        monkeypatch.setattr(os, "fdatasync", full)
+        monkeypatch.setattr(os, "fsync", full)
+        for sync, name in (
+            (file.sync, "v"),
+            (lambda: disk.sync_file(tmp_path / "f"), "f"),
+            (lambda: disk.sync_folder(tmp_path), tmp_path.name),
+        ):
+            with pytest.raises(DiskFullError, match=f"No room for {name}: it is to be in .* bytes are free there"):
+                sync()
+        with pytest.raises(OSError, match=r"No space left on device.*lines") as caught:
+            lines.sync()
+        assert not isinstance(caught.value, DiskFullError), "the lines are there: they must not be appended again"
+    lines.close()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows makes names durable by itself")
 def test_folders_and_files_can_be_synced(tmp_path: Path) -> None:
     (tmp_path / "f").touch()

@@ -44,7 +44,10 @@ def claim_nothing(path: Path, nbytes: int) -> None:
 
 @contextlib.contextmanager
 def naming_a_full_disk(path: Path, wanted: int) -> Iterator[None]:
-    """Turn "no space left" into a DiskFullError that says where, how much was wanted and what is there."""
+    """Turn "no space left" into a DiskFullError that says where, how much was wanted and what is there.
+
+    Syncs meet a full disk, too: some file systems find a place for bytes only then.
+    """
     try:
         yield
     except OSError as error:
@@ -54,10 +57,10 @@ def naming_a_full_disk(path: Path, wanted: int) -> Iterator[None]:
         with contextlib.suppress(OSError):
             there = next(folder for folder in path.parents if folder.exists())
             free = f"{free_bytes(there):,} bytes are free there"
-        needed = f"{wanted:,} bytes are needed" if wanted else "a folder and its first files are to be made"
+        needed = f"{wanted:,} bytes are needed in {path.parent}" if wanted else f"it is to be in {path.parent}"
         raise DiskFullError(
             error.errno,
-            f"No room for {path.name}: {needed} in {path.parent}, {free}. "
+            f"No room for {path.name}: {needed}, {free}. "
             "Nothing that was written before is lost. Free space, or give the writer another root.",
         ) from error
 
@@ -68,7 +71,8 @@ def sync_folder(path: Path) -> None:
         return
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(descriptor)
+        with naming_a_full_disk(path, 0):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -77,7 +81,8 @@ def sync_file(path: Path) -> None:
     """Make durable what any process wrote into a file."""
     descriptor = os.open(path, os.O_RDWR | _BINARY)
     try:
-        sync_data(descriptor)
+        with naming_a_full_disk(path, 0):
+            sync_data(descriptor)
     finally:
         os.close(descriptor)
 
@@ -182,7 +187,8 @@ class BlockFile:
         end += size
         if end - start >= WRITE_BEHIND_BYTES:
             while self._pending and self._pending[0].done():
-                self._pending.popleft().result()
+                with naming_a_full_disk(self.path, 0):
+                    self._pending.popleft().result()
             with contextlib.suppress(RuntimeError):  # the interpreter is ending: `sync` does it all
                 self._pending.append(pool.submit(_push, self._descriptor, start, end - start))
             start = end
@@ -191,12 +197,14 @@ class BlockFile:
     def sync(self) -> None:
         """Make everything written so far durable; errors of the pushes before surface here."""
         self.settle()
-        sync_data(self._descriptor)
+        with naming_a_full_disk(self.path, 0):
+            sync_data(self._descriptor)
 
     def settle(self) -> None:
         """Wait for what was pushed behind, without demanding more; errors of the pushes surface here."""
-        while self._pending:
-            self._pending.popleft().result()
+        with naming_a_full_disk(self.path, 0):
+            while self._pending:
+                self._pending.popleft().result()
 
     def reopen(self) -> None:
         """Open it again after `close`, for what became known later."""
@@ -284,8 +292,11 @@ class AppendFile:
         self.sync()
 
     def sync(self) -> None:
-        """Make it durable."""
-        sync_data(self._descriptor)
+        """Make it durable; if that fails, the lines are there all the same, and must not be appended again."""
+        try:
+            sync_data(self._descriptor)
+        except OSError as error:  # not a DiskFullError: of that, less may find room
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def close(self) -> None:
         """Close it; a second time does nothing."""
