@@ -206,14 +206,14 @@ NO_LOG_FLUSH = struct.pack("I", 2)
 class SmallDisk:
     """A file system in a file, through a loop device that goes when it is unmounted."""
 
-    def __init__(self, kind: str, megabytes: int, folder: Path) -> None:
+    def __init__(self, kind: str, megabytes: int, folder: Path, *options: str) -> None:
         self.path = folder / "disk"
         self._image = folder / "image"
         self.path.mkdir(parents=True)
         with self._image.open("wb") as file:
             file.truncate(megabytes << 20)
         maker = tool(f"mkfs.{kind}", {"ext4": "e2fsprogs", "xfs": "xfsprogs"}[kind])
-        subprocess.run([maker, "-q", self._image], check=True, timeout=60)
+        subprocess.run([maker, "-q", *options, self._image], check=True, timeout=60)
         self.mount()
 
     def mount(self) -> None:
@@ -254,13 +254,13 @@ def loop_devices(as_root: None) -> None:
 
 
 @pytest.fixture
-def make_disk(loop_devices: None, tmp_path: Path) -> Iterator[Callable[[str, int], SmallDisk]]:
-    """Small disks of any kind and size (MiB), which go with the test."""
+def make_disk(loop_devices: None, tmp_path: Path) -> Iterator[Callable[..., SmallDisk]]:
+    """Small disks of any kind and size (MiB), with options of their mkfs, which go with the test."""
     disks: list[SmallDisk] = []
     with contextlib.ExitStack() as stack:
 
-        def make(kind: str, megabytes: int) -> SmallDisk:
-            disks.append(disk := SmallDisk(kind, megabytes, tmp_path / f"{kind}{len(disks)}"))
+        def make(kind: str, megabytes: int, *options: str) -> SmallDisk:
+            disks.append(disk := SmallDisk(kind, megabytes, tmp_path / f"{kind}{len(disks)}", *options))
             stack.callback(disk.remove)
             return disk
 

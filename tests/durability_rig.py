@@ -294,6 +294,12 @@ def end_well(trial: Trial) -> None:
         run_engine(bpp.run_wrapper(_repeated(1, Camera("a", writer)), md={"plan_name": "well"}))
 
 
+def end_well_in(line: Line, root: str) -> None:
+    """A run that nobody disturbs, in a child of its own."""
+    logging.disable()
+    end_well(Trial(line, Path(root)))
+
+
 def recovery(trial: Trial) -> None:
     """`recover` itself, with a run that ended well and that the index does not know."""
     for frames in (0, 2, 4):
@@ -317,6 +323,44 @@ SCENARIOS: dict[str, Callable[[Trial], None]] = {
     for scenario in (streamed, inline_arrays, monitors, fly, runs_in_a_row, first_start, recovery, index_anew)
 }
 """What can be ended badly. One more is a function that calls `trial.begin()` and then does it, and a name here."""
+
+
+def mixed(trial: Trial, events: int = 3, shape: tuple[int, ...] = (4, 32, 64), **options: Any) -> None:
+    """Streamed volumes, and arrays large and small, in every event."""
+    with trial.writer(**options) as writer:
+        run_engine, _ = connected(writer)
+        camera = Camera("a", writer, shape=shape, embryo="e1", timepoint=0)
+        number = iter(range(events))
+
+        def values() -> dict[str, Any]:
+            n = next(number)
+            return {"big_image": volume(n, (3, 16, 32)), "small_image": volume(n, (2, 3, 4))} | {
+                "big_number": n, "small_number": n,
+            }  # fmt: skip
+
+        keys = ("big_image", "small_image", "big_number", "small_number")
+        device = Inline(
+            "device", values, {key: {"source": "test", "dtype": "number", "shape": []} for key in keys}
+        )
+        run_engine(bpp.run_wrapper(_repeated(events, camera, device), md={"plan_name": "mixed", "session": "s"}))
+
+
+def attempt(line: Line, root: str, **options: Any) -> list[list[str]]:
+    """Wait for a word, then try `mixed`; give what went wrong, if anything did: each cause, kind and text."""
+    logging.disable()
+    line.say("ready")
+    line.hear()
+    try:
+        mixed(Trial(line, Path(root)), **options)
+    except Exception as error:  # noqa: BLE001 - which, the test says
+        return list(_causes(error))
+    return []
+
+
+def _causes(error: BaseException | None) -> Iterator[list[str]]:
+    while error is not None:
+        yield [cls.__name__ for cls in type(error).__mro__] + [str(error)]
+        error = error.__cause__ or error.__context__
 
 
 # --- on the test's side: how it is ended --------------------------------------------------------------------

@@ -45,7 +45,7 @@ def cut(
 def test_after_a_power_cut_every_journalled_event_has_its_pixels_and_every_acknowledged_one_is_journalled(
     kind: str,
     cuts: int,
-    make_disk: Callable[[str, int], SmallDisk],
+    make_disk: Callable[..., SmallDisk],
     tmp_path: Path,
     zygote: Zygote,
     measure: Callable[..., Any],
@@ -75,7 +75,7 @@ def test_after_a_power_cut_every_journalled_event_has_its_pixels_and_every_ackno
 def test_without_the_syncing_a_power_cut_is_seen_to_lose_what_was_acknowledged(
     kind: str,
     unsynced: str,
-    make_disk: Callable[[str, int], SmallDisk],
+    make_disk: Callable[..., SmallDisk],
     tmp_path: Path,
     zygote: Zygote,
     campaign: Campaign,
