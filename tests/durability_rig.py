@@ -26,8 +26,10 @@ from bluesky import Msg
 from ophyd import Signal
 
 from gently_bluesky import Catalog, FileWriter
+from gently_bluesky.errors import RunNotFoundError, StreamNotFoundError
 from gently_bluesky.keep.verify import verify
 from gently_bluesky.read.run import Run
+from gently_bluesky.read.stream import Stream
 from gently_bluesky.store import disk
 from gently_bluesky.store.index import RootIndex, reindex
 from gently_bluesky.store.manifest import read_manifest
@@ -35,8 +37,9 @@ from gently_bluesky.store.ome_tiff import examine
 from gently_bluesky.store.pixels import pixel_hash
 from gently_bluesky.store.streams import Row, RunTable
 from gently_bluesky.store.strict_json import encode, plain
+from gently_bluesky.store.tags import add_note
 from gently_bluesky.write.recovery import Recovery, recover
-from tests.data_rig import Camera, Inline, connected, hold_together, manifest, start_doc, volume
+from tests.data_rig import Camera, Inline, connected, frame, hold_together, manifest, start_doc, volume
 from tests.test_writer_streaming import Flyer
 from tests.zygote import Child, Line, Zygote
 
@@ -361,6 +364,129 @@ def _causes(error: BaseException | None) -> Iterator[list[str]]:
     while error is not None:
         yield [cls.__name__ for cls in type(error).__mro__] + [str(error)]
         error = error.__cause__ or error.__context__
+
+
+# --- on the child's side: many at once ----------------------------------------------------------------------
+
+
+def keep_writing(line: Line, root: str, most_runs: int = 1000) -> int:
+    """Write short runs until the word comes; give how many events."""
+    logging.disable()
+    events = 0
+    with FileWriter(root) as writer:
+        run_engine, _ = connected(writer)
+        camera = Camera("a", writer, session="s", embryo="e1", timepoint=0)
+        for number in range(most_runs):
+            camera.scalars["timepoint"] = number
+            run_engine(bpp.run_wrapper(_repeated(5, camera), md={"plan_name": "crowd", "session": "s"}))
+            events += 5
+            if number == 0:
+                line.say("first")
+            if line.is_called():
+                break
+    return events
+
+
+def keep_reading(line: Line, root: str, seed: int, operations: int) -> dict[str, int]:
+    """Read at random, from catalogs fresh and old, and hold all that comes; give how much of what."""
+    logging.disable()
+    chance, done, old = random.Random(seed), Counter[str](), Catalog(root)
+    for _ in range(operations):
+        read = chance.choice(READS)
+        catalog = old if chance.random() < 0.7 else Catalog(root)
+        try:
+            read(catalog, chance)
+            done[read.__name__] += 1
+        except (RunNotFoundError, StreamNotFoundError) as error:  # a run that has only just begun
+            done[type(error).__name__] += 1
+    return dict(done)
+
+
+def _any_stream(catalog: Catalog, chance: random.Random) -> Stream:
+    run = catalog[-chance.randint(1, min(len(catalog), 3 if chance.random() < 0.7 else 1000))]
+    stream = run["primary"]
+    if not len(stream):
+        raise StreamNotFoundError("it has no event yet")
+    return stream
+
+
+def plane(catalog: Catalog, chance: random.Random) -> None:
+    stream = _any_stream(catalog, chance)
+    event, z = chance.randrange(len(stream)), chance.randrange(4)
+    np.testing.assert_array_equal(stream["a_image"][event, z], frame(stream["a_number"][event], z))
+
+
+def whole_volume(catalog: Catalog, chance: random.Random) -> None:
+    stream = _any_stream(catalog, chance)
+    event = chance.randrange(len(stream))
+    np.testing.assert_array_equal(stream["a_image"].volume(event), volume(stream["a_number"][event]))
+
+
+def projection(catalog: Catalog, chance: random.Random) -> None:
+    stream = _any_stream(catalog, chance)
+    event, axis = chance.randrange(len(stream)), chance.randrange(3)
+    expected = volume(stream["a_number"][event]).max(axis=axis)
+    np.testing.assert_array_equal(stream["a_image"].project(event, axis="zyx"[axis]), expected)
+
+
+def documents(catalog: Catalog, chance: random.Random) -> None:
+    run = catalog[-chance.randint(1, min(len(catalog), 5))]
+    hold_together(list(run.documents()))
+    assert run.refresh().start == run.start
+
+
+def of_an_embryo(catalog: Catalog, chance: random.Random) -> None:
+    rows = catalog.volumes(session="s", embryo="e1")
+    for row in chance.sample(list(rows), min(len(rows), 3)):
+        pixels = row.array()
+        np.testing.assert_array_equal(pixels, volume(pixels.flat[0]))
+    taken = catalog.timepoints("s", "e1")
+    assert taken == list(range(len(taken)))
+    assert catalog.next_timepoint("s", "e1") >= len(taken)
+
+
+def runs(catalog: Catalog, chance: random.Random) -> None:
+    found = catalog.search(session="s")
+    assert [run.start["time"] for run in found] == sorted((run.start["time"] for run in found), reverse=True)
+    assert all(run.stop is None or run.exit_status == "success" for run in found)
+
+
+READS = (plane, plane, plane, whole_volume, projection, documents, of_an_embryo, runs)
+
+
+def keep_house(line: Line, root: str, seed: int, operations: int) -> int:
+    """Recover, index anew and verify while others read and write; nobody is disturbed."""
+    logging.disable()
+    chance = random.Random(seed)
+    for _ in range(operations):
+        match chance.choice(HOUSEKEEPING):
+            case "recover":
+                assert not [done for done in recover(root) if isinstance(done, Recovery) or not done.running]
+            case "reindex":
+                reindex(Path(root))
+            case "verify":
+                hold_verified(Path(root))
+    return operations
+
+
+HOUSEKEEPING = ("recover", "reindex", "verify")
+
+
+def write_and_tag(line: Line, root: str, me: str, many: int) -> list[list[str]]:
+    """Add runs, and tags to any; give the uid and tag of each."""
+    logging.disable()
+    chance, said = random.Random(me), []
+    with FileWriter(root) as writer:
+        run_engine, _ = connected(writer)
+        camera = Camera("a", writer, embryo="e1", timepoint=0)
+        for number in range(many):
+            run_engine(bpp.run_wrapper(_repeated(1, camera), md={"plan_name": me}))
+            catalog = Catalog(root)
+            for run in chance.sample([*catalog], min(len(catalog), 3)):
+                tag = f"{me} {number} {run.uid[:8]}"
+                add_note(run.folder, by=me, added=[tag])
+                said.append([run.uid, tag])
+    return said
 
 
 # --- on the test's side: how it is ended --------------------------------------------------------------------

@@ -10,6 +10,7 @@ import gc
 import importlib
 import json
 import os
+import select
 import selectors
 import signal
 import socket
@@ -44,6 +45,10 @@ class Line:
         """Wait for a word."""
         if not self._end.recv(1):
             raise EOFError("nobody is there any more")
+
+    def is_called(self) -> bool:
+        """Whether a word has come."""
+        return bool(select.select([self._end], [], [], 0)[0])
 
 
 class Child:
@@ -121,10 +126,10 @@ class Zygote:
         )
         theirs.close()
 
-    def fork(self, function: str, **arguments: Any) -> Child:
+    def fork(self, function: str, *, lifetime_s: int = 240, **arguments: Any) -> Child:
         """Fork a child that calls `function` ("module:name") with its `Line` and arguments that JSON takes."""
         ours, theirs = socket.socketpair()
-        request = json.dumps({"function": function, "arguments": arguments}).encode()
+        request = json.dumps({"function": function, "lifetime_s": lifetime_s, "arguments": arguments}).encode()
         socket.send_fds(self._control, [request], [theirs.fileno()])
         theirs.close()
         return Child(int(self._control.recv(_MESSAGE_BYTES)), ours, self._reap)
@@ -176,12 +181,12 @@ def serve() -> None:
         control.send(str(pid).encode())
 
 
-def _be_child(zygote: int, line: Line, function: str, arguments: dict[str, Any]) -> None:
+def _be_child(zygote: int, line: Line, function: str, lifetime_s: int, arguments: dict[str, Any]) -> None:
     try:
         libc = ctypes.CDLL(None, use_errno=True)
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         libc.prctl(_PR_SET_PTRACER, _ANY)  # strace may attach
-        signal.alarm(round(4 * DEADLINE_S))
+        signal.alarm(lifetime_s)
         if os.getppid() != zygote:
             os._exit(1)
         module, _, name = function.partition(":")
