@@ -28,6 +28,7 @@ from ophyd import Signal
 from gently_bluesky import Catalog, FileWriter
 from gently_bluesky.errors import RunNotFoundError, StreamNotFoundError
 from gently_bluesky.keep.verify import verify
+from gently_bluesky.read.images import ImageSeries
 from gently_bluesky.read.run import Run
 from gently_bluesky.read.stream import Stream
 from gently_bluesky.store import disk
@@ -35,7 +36,7 @@ from gently_bluesky.store.index import RootIndex, reindex
 from gently_bluesky.store.manifest import read_manifest
 from gently_bluesky.store.ome_tiff import examine
 from gently_bluesky.store.pixels import pixel_hash
-from gently_bluesky.store.streams import Row, RunTable
+from gently_bluesky.store.streams import RunTable
 from gently_bluesky.store.strict_json import encode, plain
 from gently_bluesky.store.tags import add_note
 from gently_bluesky.write.recovery import Recovery, recover
@@ -602,7 +603,7 @@ def hold_run(run: Run) -> Held:
             held.volumes += len(row.volumes)
             for key in row.volumes:
                 if row.data.get("good") is False:
-                    hold_salvaged(run, row, key)
+                    hold_salvaged(run[stream.name][key], position, row.data.get(f"{key}_frames"))
                 else:
                     pixels = run[stream.name][key].volume(position)
                     said = row.data.get(key.replace("_image", "_number"), row.volumes[key].index)
@@ -615,16 +616,11 @@ def hold_run(run: Run) -> Held:
     return held
 
 
-def hold_salvaged(run: Run, row: Row, key: str) -> None:
-    """Hold what came of a volume that was not finished."""
-    ref = row.volumes[key]
-    (entry,) = (
-        e for e in read_manifest(run.folder).values() if (e.resource, e.index) == (ref.resource, ref.index)
-    )
-    pixels = np.fromfile(run.folder / entry.path, entry.dtype, entry.bytes // np.dtype(entry.dtype).itemsize,
-                         offset=entry.details["offset"]).reshape(entry.shape)  # fmt: skip
-    frames = row.data.get(f"{key}_frames", len(pixels))  # where its event alone was lost, all came
-    np.testing.assert_array_equal(pixels[:frames], volume(pixels.flat[0], entry.shape, entry.dtype)[:frames])
+def hold_salvaged(images: ImageSeries, position: int, frames: int | None) -> None:
+    """Hold what came of a volume that was not finished; all of it, where its event alone was lost."""
+    pixels, there = images.volume(position, include_bad=True), images.frames_there(position)
+    assert np.count_nonzero(there) == (there.size if frames is None else frames)
+    np.testing.assert_array_equal(pixels[there], volume(pixels[there].flat[0], pixels.shape, pixels.dtype)[there])
 
 
 def hold_hashes(run: Run) -> None:
