@@ -1,7 +1,6 @@
 """Fixtures of every test: nothing is left behind, and a tool that is missing is named."""
 
 import contextlib
-import fcntl
 import functools
 import importlib.util
 import os
@@ -13,14 +12,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import psutil
 import pytest
 from hypothesis import settings
 
-from tests.durability_rig import Measured, begun
-from tests.zygote import Zygote
+if TYPE_CHECKING:
+    from tests.durability_rig import Measured
+    from tests.zygote import Zygote
 
 # Threads of others that outlive what began them, and what they are.
 _THEIRS = (
@@ -174,18 +174,21 @@ def small_disk(tmp_path: Path, as_root: None) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def zygote() -> Iterator[Zygote]:
+def zygote() -> "Iterator[Zygote]":
     """What forks a fresh process for each trial."""
+    from tests.zygote import Zygote
+
     with contextlib.closing(Zygote()) as zygote:
         yield zygote
 
 
 @pytest.fixture(scope="session")
-def measure(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Measured]:
+def measure(zygote: "Zygote", tmp_path_factory: pytest.TempPathFactory) -> "Callable[..., Measured]":
     """How long a scenario takes, and how often it makes each call; found out once."""
+    from tests.durability_rig import Measured, begun
 
     @functools.cache
-    def measured(scenario: str, folder: Path | None = None, **options: str) -> Measured:
+    def measured(scenario: str, folder: Path | None = None, **options: str) -> "Measured":
         root = tmp_path_factory.mktemp("measured") / "root" if folder is None else folder / "measured" / "root"
         with begun(zygote, scenario, root, watched=True, **options) as child:
             began = time.monotonic()
@@ -226,6 +229,8 @@ class SmallDisk:
 
     def cut_power(self) -> None:
         """Let it end at once: nothing that was not synced by now will ever be there."""
+        import fcntl  # not on Windows
+
         folder = os.open(self.path, os.O_RDONLY)
         try:
             fcntl.ioctl(folder, FS_IOC_SHUTDOWN, NO_LOG_FLUSH)
