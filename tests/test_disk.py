@@ -144,7 +144,13 @@ def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
         raise PermissionError(errno.EACCES, "no")
 
 
-def test_a_full_disk_whose_free_space_cannot_be_asked_is_still_a_full_disk(tmp_path: Path) -> None:
+def test_a_full_disk_whose_free_space_cannot_be_asked_is_still_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(path: Path) -> int:
+        raise PermissionError(errno.EACCES, "no")
+
+    monkeypatch.setattr("gently_bluesky.store.disk.free_bytes", unknown)
     with pytest.raises(DiskFullError, match="and how many are free there is not known"):  # noqa: SIM117
         with naming_a_full_disk(tmp_path / "nowhere" / "f", 1):
             raise OSError(errno.ENOSPC, "No space left on device")
