@@ -13,6 +13,8 @@ import tifffile
 
 from gently_bluesky import Catalog, FileWriter
 from gently_bluesky.errors import RootError
+from gently_bluesky.keep.acts import finish_interrupted
+from gently_bluesky.keep.discard import discard
 from gently_bluesky.keep.documents import DocumentCheck
 from gently_bluesky.keep.finding import Report
 from gently_bluesky.keep.verify import verify
@@ -337,6 +339,32 @@ def test_a_root_that_cannot_be_written_is_verified_all_the_same(small_disk: Path
     report = verify(root)
     assert report.findings == ()
     assert report.bytes_read > 0
+
+
+# --- the trash ----------------------------------------------------------------------------------------------
+
+
+def test_what_is_in_the_trash_is_held_against_the_manifests(root: Path) -> None:
+    acquired(root)
+    discard(root, -1, by="ada")
+    assert found(root) == []
+    (copy, *_) = sorted(path for path in (root / "trash").rglob("*") if path.is_file())
+    name = copy.relative_to(root).as_posix()
+    copy.rename(copy.with_name("elsewhere.ome.tif"))
+    elsewhere = copy.with_name("elsewhere.ome.tif").relative_to(root).as_posix()
+    assert found(root) == [("error", "missing", name), ("warning", "stranger", elsewhere)]
+
+
+def test_a_removal_that_was_interrupted_is_a_warning_until_it_is_finished(root: Path) -> None:
+    folder = acquired(root)
+    discard(root, -1, by="ada")
+    lines = (root / "audit.jsonl").read_bytes().splitlines(keepends=True)
+    (root / "audit.jsonl").write_bytes(b"".join(lines[:-1]))
+    (copy,) = (root / "trash").rglob("000001.ome.tif")
+    copy.rename(folder / "cam_image" / copy.name)
+    assert found(root) == [("warning", "removed", "cam_image/000001.ome.tif")]
+    assert len(finish_interrupted(root)) == 1
+    assert found(root) == []
 
 
 # --- the index ----------------------------------------------------------------------------------------------

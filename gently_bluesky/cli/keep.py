@@ -31,17 +31,19 @@ def recover(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Close the runs whose writer is gone; what is being written is left alone."""
-    from gently_bluesky.write.recovery import Recovery  # noqa: PLC0415 - event_model and more, which runs do not need
+    """Close the runs whose writer is gone, and finish what retention had begun; what is alive is left alone."""
+    from gently_bluesky.keep.acts import finish_interrupted  # noqa: PLC0415
+    from gently_bluesky.write.recovery import LeftAlone  # noqa: PLC0415 - event_model and more, which runs do not need
     from gently_bluesky.write.recovery import recover as recover_root  # noqa: PLC0415
 
     done = recover_root(root, salvage=salvage, hosts=host or ())  # type: ignore[arg-type]
-    for each in done:
+    finished = finish_interrupted(root)
+    for each in (*done, *finished):
         if as_json:
-            print_json({"recovered": isinstance(each, Recovery), **asdict(each)})
+            print_json({"recovered": not isinstance(each, LeftAlone), **asdict(each)})
         else:
             out.print(str(each), highlight=False, markup=False, soft_wrap=True)
-    if not done and not as_json:
+    if not (done or finished or as_json):
         out.print(f"Every run in {Catalog(root).root} has its stop document.", highlight=False, soft_wrap=True)
 
 

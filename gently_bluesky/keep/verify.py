@@ -22,6 +22,7 @@ from gently_bluesky.store.index import IndexEntry, read_index, run_folders, volu
 from gently_bluesky.store.journal import read_documents
 from gently_bluesky.store.layout import AUDIT, JOURNAL, MANIFEST, ROOT_MARK, TRASH, open_root
 from gently_bluesky.store.manifest import ManifestEntry, read_entries
+from gently_bluesky.store.removed import Removed
 from gently_bluesky.store.streams import RunTable
 from gently_bluesky.store.tags import read_tags
 from gently_bluesky.write.run_folder import is_locked
@@ -71,6 +72,7 @@ def verify(
         work.settle(0)
         if uids is None:
             work.findings += _strangers_at(path)
+            work.findings += _in_trash(path, work.trash)
             work.findings += (
                 _without_folder(path, entry) for name, entry in work.index.items() if not (path / name).is_dir()
             )
@@ -90,6 +92,7 @@ class _Verification:
     progress: Progress
     index: Mapping[str, IndexEntry]
     uids: dict[str, str] = field(default_factory=dict)
+    trash: set[str] = field(default_factory=set)
     report: Report = field(default_factory=lambda: Report(""))
     findings: list[Finding] = field(default_factory=list)
     pending: list[tuple[int, Future[list[Finding]]]] = field(default_factory=list)
@@ -129,6 +132,9 @@ class _Verification:
         if not running:
             self.findings += files.of_strangers()
         for entry in manifest:
+            how = Removed.of(entry)
+            if how is not None and how.deleted is None and not (folder / entry.path).exists():
+                self.trash.add(how.trash)
             self._submit(folder, files, entry)
 
     def _submit(self, folder: Path, files: FileCheck, entry: ManifestEntry) -> None:
@@ -214,6 +220,17 @@ def _without_stop(name: str, *, running: bool) -> Finding:
         return Finding(name, "note", "running", "it is being written; it was looked at as far as it is")
     text = "it has no stop document, and nobody writes it: gently-bluesky recover"
     return Finding(name, "error", "interrupted", text)
+
+
+def _in_trash(root: Path, named: Collection[str]) -> Iterator[Finding]:
+    for path in sorted((root / TRASH).rglob("*")):
+        name = path.relative_to(root).as_posix()
+        if not path.is_dir() and not any(name == each or name.startswith(f"{each}/") for each in named):
+            yield stranger(path, "", name)
+    for each in named:
+        if not (root / each).exists():
+            text = "a manifest says that it is in the trash, and it is not there; bring it back from a copy"
+            yield Finding("", "error", "missing", text, each)
 
 
 def _strangers_at(root: Path) -> Iterator[Finding]:
