@@ -261,6 +261,7 @@ def test_the_description_says_where_the_file_belongs_and_what_it_shows(tmp_path:
         "data_key": "spim_b",
         "index": "42",
         "shape": "5 8 16",
+        "xxh3_64": said["xxh3_64"],
         "view": "B",
         "time": "1795433400.0",
         "scan_id": "7",

@@ -190,6 +190,26 @@ def test_a_volume_that_the_manifest_forgot_is_an_error_and_its_file_a_stranger(r
     assert found(root) == [("error", "missing", "seq_num 2"), ("warning", "stranger", "cam_image/000001.ome.tif")]
 
 
+def test_a_bit_that_flipped_in_the_head_of_a_volume_is_found(root: Path) -> None:
+    """Directories and OME-XML: what other programs read, and where they find each plane."""
+    folder = acquired(root)
+    path = folder / "cam_image" / "000001.ome.tif"
+    content = path.read_bytes()
+    with tifffile.TiffFile(path) as file:
+        (tag,) = [tag for tag in file.pages[0].tags if tag.name == "ImageDescription"]  # type: ignore[union-attr]
+        places = {
+            *range(0, 16 + 4 * 16 + 20 * 41, 7),
+            *range(tag.valueoffset, tag.valueoffset + tag.count - 1, 41),
+        }
+    for place in sorted(places):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        assert found(root, afresh=True)[0][0] == "error", f"byte {place}"
+    path.write_bytes(content)
+    assert found(root, afresh=True) == []
+
+
 # --- runs ---------------------------------------------------------------------------------------------------
 
 

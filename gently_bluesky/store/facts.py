@@ -83,6 +83,8 @@ class Found:
         not say.
     run_uid, resource_uid, data_key, index
         Where it belongs; None where the format does not say.
+    voxel_size_um
+        Along (z, y, x), as far as it is said.
     """
 
     format: str
@@ -93,6 +95,7 @@ class Found:
     resource_uid: str | None = None
     data_key: str | None = None
     index: int | None = None
+    voxel_size_um: tuple[float, ...] = ()
 
     @property
     def frames(self) -> int | None:

@@ -16,8 +16,9 @@ never came. It is written after the frame, so it also tells which planes of an i
 Source: TIFF 6.0; the BigTIFF extension; OME-TIFF specification 2016-06.
 """
 
+import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,14 +28,16 @@ import numpy as np
 
 from gently_bluesky.store.disk import PAGE, BlockFile, Claim, claim_nothing
 from gently_bluesky.store.facts import EventFacts, Found, FrameTimes, Geometry, VolumeFacts
-from gently_bluesky.store.ome_xml import describes, ome_xml, roomy_xml_bytes
+from gently_bluesky.store.ome_xml import describes, hold_unchanged, ome_xml, roomy_xml_bytes
 
 _SHORT, _LONG, _RATIONAL, _LONG8, _ASCII = 3, 4, 5, 16, 2
 _SAMPLE_FORMAT = {"u": 1, "i": 2, "f": 3}
 _ENTRY = struct.Struct("<HHQ8s")
 _FIRST_IFD = 16
+_HEADER = struct.pack("<2sHHHQ", b"II", 43, 8, 0, _FIRST_IFD)  # BigTIFF, little-endian, offsets of 8 bytes
 _DESCRIPTION = 270
 _SLOTS = 3
+_MOST_TAGS = 16
 _AT_ZERO = 5e-324  # the time of a frame that was taken at 0; 0 says that none came
 
 
@@ -78,8 +81,22 @@ def _value(kind: int, value: float) -> bytes:
     return struct.pack({_SHORT: "<H6x", _LONG: "<I4x", _LONG8: "<Q"}[kind], value)
 
 
-def _directory(layout: TiffLayout, plane: int, pixels_per_cm: tuple[float, float] | None, xml: bytes) -> bytes:
-    geometry = layout.geometry
+def _directories(
+    geometry: Geometry, data_offset: int, pixels_per_cm: tuple[float, float] | None, description: tuple[int, int]
+) -> bytes:
+    """Give all of them; `description` is the length of the OME-XML and its offset."""
+    return b"".join(
+        _directory(geometry, plane, data_offset, pixels_per_cm, description) for plane in range(geometry.planes)
+    )
+
+
+def _directory(
+    geometry: Geometry,
+    plane: int,
+    data_offset: int,
+    pixels_per_cm: tuple[float, float] | None,
+    description: tuple[int, int],
+) -> bytes:
     height, width = geometry.plane_shape
     tags: list[tuple[int, int, int, bytes]] = [
         (256, _LONG, 1, _value(_LONG, width)),
@@ -87,7 +104,7 @@ def _directory(layout: TiffLayout, plane: int, pixels_per_cm: tuple[float, float
         (258, _SHORT, 1, _value(_SHORT, geometry.dtype.itemsize * 8)),
         (259, _SHORT, 1, _value(_SHORT, 1)),  # Compression: none
         (262, _SHORT, 1, _value(_SHORT, 1)),  # PhotometricInterpretation: BlackIsZero
-        (273, _LONG8, 1, _value(_LONG8, layout.data_offset + plane * geometry.plane_bytes)),
+        (273, _LONG8, 1, _value(_LONG8, data_offset + plane * geometry.plane_bytes)),
         (277, _SHORT, 1, _value(_SHORT, 1)),  # SamplesPerPixel
         (278, _LONG, 1, _value(_LONG, height)),  # RowsPerStrip: the plane is one strip
         (279, _LONG8, 1, _value(_LONG8, geometry.plane_bytes)),
@@ -100,7 +117,8 @@ def _directory(layout: TiffLayout, plane: int, pixels_per_cm: tuple[float, float
             (296, _SHORT, 1, _value(_SHORT, 3)),  # ResolutionUnit: centimeter
         ]
     if plane == 0:
-        tags.append((_DESCRIPTION, _ASCII, len(xml), struct.pack("<Q", layout.slots[0])))
+        length, where = description
+        tags.append((_DESCRIPTION, _ASCII, length, struct.pack("<Q", where)))
     body = b"".join(_ENTRY.pack(*tag) for tag in sorted(tags))
     here = _FIRST_IFD + (0 if plane == 0 else _directory_bytes(pixels_per_cm, plane))
     after = here + 8 + len(body) + 8
@@ -112,8 +130,7 @@ def _directory_bytes(pixels_per_cm: tuple[float, float] | None, planes: int) -> 
     return 16 * planes + _ENTRY.size * entries
 
 
-def _pixels_per_cm(facts: VolumeFacts) -> tuple[float, float] | None:
-    spacing = facts.metadata.get("voxel_size_um", ())
+def _pixels_per_cm(spacing: Sequence[float]) -> tuple[float, float] | None:
     if len(spacing) < 2 or not all(1e-2 <= value <= 1e4 for value in spacing[-2:]):
         return None
     return 1e4 / spacing[-2], 1e4 / spacing[-1]
@@ -139,7 +156,7 @@ class OmeTiffFile:
     def __init__(self, path: Path, geometry: Geometry, facts: VolumeFacts, claim: Claim = claim_nothing) -> None:
         self.path = path
         self._facts = facts
-        resolution = _pixels_per_cm(facts)
+        resolution = _pixels_per_cm(facts.metadata.get("voxel_size_um", ()))
         self._layout = layout = TiffLayout(
             geometry,
             _aligned(roomy_xml_bytes(geometry, facts), 8),
@@ -147,10 +164,9 @@ class OmeTiffFile:
         )
         claim(path, layout.nbytes)
         xml = ome_xml(geometry, facts) + b"\0"
-        directories = b"".join(_directory(layout, p, resolution, xml) for p in range(geometry.planes))
+        directories = _directories(geometry, layout.data_offset, resolution, (len(xml), layout.slots[0]))
         self._slot = 0
-        header = struct.pack("<2sHHHQ", b"II", 43, 8, 0, _FIRST_IFD)
-        self._file = BlockFile(path, layout.nbytes, header + directories + xml)
+        self._file = BlockFile(path, layout.nbytes, _HEADER + directories + xml)
 
     @property
     def manifest(self) -> Mapping[str, Any]:
@@ -212,13 +228,14 @@ def examine(path: Path) -> Found:
 
 
 def _examine(file: BinaryIO) -> Found:
-    magic, version, _, _, first = struct.unpack("<2sHHHQ", file.read(_FIRST_IFD))
-    if magic != b"II" or version != 43 or first != _FIRST_IFD:
+    if file.read(_FIRST_IFD) != _HEADER:
         raise ValueError("another kind of file")
-    planes, offset, tags = 0, first, dict[int, tuple[int, bytes]]()
+    planes, offset, tags = 0, _FIRST_IFD, dict[int, tuple[int, bytes]]()
     while offset:
         file.seek(offset)
         (count,) = struct.unpack("<Q", file.read(8))
+        if count > _MOST_TAGS:
+            raise ValueError(f"a directory of {count} tags")
         body = file.read(_ENTRY.size * count + 8)
         if planes == 0:
             tags = {tag: (length, value) for tag, _, length, value in _ENTRY.iter_unpack(body[:-8])}
@@ -226,12 +243,18 @@ def _examine(file: BinaryIO) -> Found:
         if after and after <= offset:
             raise ValueError("its directories run in a circle")
         offset, planes = after, planes + 1
-    length, where = tags[_DESCRIPTION]
-    file.seek(struct.unpack("<Q", where)[0])
-    said = describes(file.read(length).rstrip(b"\0"))
+    length, (where,) = tags[_DESCRIPTION][0], struct.unpack("<Q", tags[_DESCRIPTION][1])
+    if where + length > file.seek(0, os.SEEK_END):
+        raise ValueError("its OME-XML would reach beyond its end")
+    file.seek(where)
+    xml = file.read(length).rstrip(b"\0")
+    hold_unchanged(xml)
+    said = describes(xml)
     (data_offset,) = struct.unpack("<Q", tags[273][1])
+    expected = _directories(said.geometry, data_offset, _pixels_per_cm(said.voxel_size_um), (length, where))
+    file.seek(_FIRST_IFD)
+    if file.read(len(expected)) != expected:
+        raise ValueError("its directories are not those of its OME-XML")
     file.seek(data_offset - 8 * planes)
     times = np.frombuffer(file.read(8 * planes), "<f8")
-    if said.geometry.planes != planes:
-        raise ValueError(f"{planes} directories for {said.geometry.planes} planes")
     return replace(said, offset=data_offset, times=tuple(times.tolist()))

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from xml.etree import ElementTree as ET
 
 import numpy as np
+import xxhash
 
 from gently_bluesky.store.facts import EventFacts, Found, FrameTimes, Geometry, VolumeFacts
 
@@ -19,6 +20,8 @@ _SCHEMA = f"{_NAMESPACE} {_NAMESPACE}/ome.xsd"
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _MICROMETER = "\u00b5m"
 _HOME = "gently_bluesky/volume"
+_NO_SUM = b"0" * 16  # stands in the place of the checksum while it is taken
+_SUM = re.compile(rb'(<M K="xxh3_64">)([0-9a-f]{16})(</M>)')
 
 PIXEL_TYPES: Mapping[str, str] = {
     "i1": "int8",
@@ -85,7 +88,19 @@ def ome_xml(
         for key, item in values.items():
             ET.SubElement(value, "M", {"K": _text(key)}).text = _text(item)
     text: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
-    return text.replace(b"<Planes />", _planes(geometry, facts, times).encode(), 1)
+    text = text.replace(b"<Planes />", _planes(geometry, facts, times).encode(), 1)
+    return _SUM.sub(rb"\g<1>" + _sum_of(text) + rb"\g<3>", text, count=1)
+
+
+def _sum_of(text: bytes) -> bytes:
+    return xxhash.xxh3_64_hexdigest(_SUM.sub(rb"\g<1>" + _NO_SUM + rb"\g<3>", text, count=1)).encode()
+
+
+def hold_unchanged(xml: bytes) -> None:
+    """Hold what `ome_xml` wrote against the checksum that stands in it; ValueError if it is another."""
+    found = _SUM.search(xml)
+    if found is None or found[2] != _sum_of(xml):
+        raise ValueError("its OME-XML has changed since it was written: its checksum is another")
 
 
 def _pixels(image: ET.Element, geometry: Geometry, facts: VolumeFacts) -> None:
@@ -152,6 +167,7 @@ def _annotations(
         "data_key": facts.data_key,
         "index": facts.index,
         "shape": " ".join(map(str, geometry.shape)),
+        "xxh3_64": _NO_SUM.decode(),
     }
     if view := facts.metadata.get("view"):
         home["view"] = view
@@ -192,6 +208,11 @@ def describes(xml: bytes) -> Found:
             resource_uid=home["stream_resource_uid"],
             data_key=home["data_key"],
             index=int(home["index"]),
+            voxel_size_um=tuple(
+                float(pixels.get(f"PhysicalSize{axis}", "nan"))
+                for axis in "ZYX"
+                if axis != "Z" or pixels.get("PhysicalSizeZ")
+            ),
         )
     except (KeyError, ValueError) as error:
         raise ValueError(f"its OME-XML lacks or garbles {error}") from error
