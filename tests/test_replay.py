@@ -293,3 +293,19 @@ def test_suitcase_tiff_exports_a_filled_replay(root: Path, tmp_path: Path) -> No
     made = tiff_stack.export(run.documents(fill=True), tmp_path / "out", bigtiff=True)
     (path,) = made["stream_data"]
     np.testing.assert_array_equal(tifffile.imread(path), np.stack(pixels))
+
+
+def test_a_replay_that_fails_leaves_a_copy_that_says_so(run: Run, tmp_path: Path) -> None:
+    documents = list(run.documents())
+
+    def broken() -> Iterator[tuple[str, Any]]:
+        yield from documents[:-2]
+        raise OSError("the cable")
+
+    told: Documents = []
+    with FileWriter(tmp_path / "copy") as copy, pytest.raises(OSError, match="the cable"):
+        replay(broken(), copy, lambda name, doc: told.append((name, doc)))
+    stop = Catalog(tmp_path / "copy")[-1].stop
+    assert stop is not None
+    assert (stop["exit_status"], stop["reason"]) == ("fail", "the replay failed: OSError('the cable')")
+    assert told[-1][1]["reason"] == stop["reason"]

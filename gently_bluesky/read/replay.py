@@ -1,5 +1,8 @@
 """Sending a run's documents to callbacks again, as if it were happening now."""
 
+import contextlib
+import time
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -23,6 +26,8 @@ def replay(
         Of a run: events carry their arrays, and no stream documents are sent; a FileWriter then stores the
         pixels again, in its own format.
 
+    A replay that fails ends with a stop document that says so, to every callback.
+
     Raises
     ------
     ValueError
@@ -34,6 +39,21 @@ def replay(
         raise ValueError("fill=True needs a Run: pairs of documents do not say where their files are.")
     else:
         pairs = source
-    for name, doc in pairs:
-        for callback in callbacks:
-            callback(name, dict(doc))
+    run, stopped = "", False
+    try:
+        for name, doc in pairs:
+            run, stopped = (doc["uid"] if name == "start" else run), name == "stop"
+            for callback in callbacks:
+                callback(name, dict(doc))
+    except BaseException as error:
+        if run and not stopped:
+            _close(run, error, callbacks)
+        raise
+
+
+def _close(run: str, error: BaseException, callbacks: Iterable[Callback]) -> None:
+    """Tell callbacks that a run ends here: a copy that stays must say that it is none."""
+    stop = {"uid": str(uuid.uuid4()), "time": time.time(), "run_start": run, "exit_status": "fail"}
+    for callback in callbacks:
+        with contextlib.suppress(Exception):  # what failed before is what its caller hears of
+            callback("stop", {**stop, "reason": f"the replay failed: {error!r}", "num_events": {}})
