@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from ophyd import Component as Cpt
-from ophyd import Kind, Signal
+from ophyd import Device, Kind, Signal
 from ophyd.utils import LimitError
 
 from devices.camera_facts import CameraFacts
@@ -22,7 +22,7 @@ from devices.core import Connection
 from devices.exposing import ExposingDevice
 from devices.light import Light
 from devices.outlet import PIXELS, Outlet
-from devices.signals import CoreSignal, Derived, Told, as_if_told, as_told
+from devices.signals import CoreSignal, Derived, Measured, Told, as_if_told, as_told
 from gently_bluesky.errors import AcquisitionError, ReadingError
 from gently_bluesky.protocols import Sink, VolumeMetadata
 
@@ -80,7 +80,7 @@ class Camera(ExposingDevice, CameraFacts):
         limits=(1, 8),
         check=lambda camera, value: camera.check_binning(value),
     )
-    mean = Cpt(Derived, read=lambda camera: camera.last_mean, units="counts", precision=1, kind=Kind.hinted)
+    mean = Cpt(Measured, read=lambda camera: camera.last_mean, units="counts", precision=1, kind=Kind.hinted)
     pixel_size_um = Cpt(
         Derived,
         read=lambda camera: camera.settings.pixel_um / camera.settings.magnification,
@@ -106,6 +106,16 @@ class Camera(ExposingDevice, CameraFacts):
         self._mean: float | None = None
         self._taken_at = 0.0
         super().__init__(name=name, connection=connection, light=light, **kwargs)
+
+    @property
+    def held_as(self) -> str:
+        """Its label: whoever exposes with this camera depends on its settings."""
+        return self.label
+
+    @property
+    def holds(self) -> frozenset[str]:
+        """What must stay as it is during a frame."""
+        return frozenset((self.label, self.light.name))
 
     @property
     def last_mean(self) -> float:
@@ -172,7 +182,7 @@ class Camera(ExposingDevice, CameraFacts):
         """
         return math.prod(self.frame_shape(as_if_told(wanted or {}))) * PIXELS.itemsize
 
-    def describe(self) -> dict[str, Any]:
+    def describe_next(self) -> dict[str, Any]:
         """Data keys of the readings, and of the frame."""
         voxel = self.settings.pixel_um / self.settings.magnification * int(self.binning.get())
         more = {} if self.view is None else {"view": self.view}
@@ -183,20 +193,19 @@ class Camera(ExposingDevice, CameraFacts):
             voxel_size_um=(voxel, voxel),
             **more,
         )
-        return {**super().describe(), **frame}
+        return {**Device.describe(self), **frame}
 
-    def take_readings(self) -> dict[str, Any]:
-        """Read what an event is to say of the frame that was just taken.
+    def outcome(self) -> dict[str, Any]:
+        """Readings of the frame that was just taken."""
+        return {**self.mean.read(), **self._outlet.read(self.name, self._taken_at)}
 
-        Raises
-        ------
-        ReadingError
-            The hardware does not answer.
-        """
-        return {**super().take_readings(), **self._outlet.read(self.name, self._taken_at)}
-
-    def expose(self) -> None:
+    def expose(self, told: Told) -> None:
         """Take one frame.
+
+        Parameters
+        ----------
+        told
+            Gives the settings that it is taken with.
 
         Raises
         ------
@@ -207,8 +216,8 @@ class Camera(ExposingDevice, CameraFacts):
         for name, value in self.settings.internal.items():
             core.setProperty(self.label, name, value)
         core.setCameraDevice(self.label)
-        shape = self.frame_shape()
-        volume = self._outlet.open(self.name, shape, self._metadata_of_frame())
+        shape = self.frame_shape(told)
+        volume = self._outlet.open(self.name, shape, self._metadata_of_frame(told))
         try:
             with self.light.lit():
                 frame = self._snap()
@@ -247,12 +256,9 @@ class Camera(ExposingDevice, CameraFacts):
         """How many frames are sealed."""
         return self._outlet.sealed
 
-    def _metadata_of_frame(self) -> VolumeMetadata:
-        um = self.settings.pixel_um / self.settings.magnification * int(self.binning.get())
-        metadata: VolumeMetadata = {
-            "voxel_size_um": (um, um),
-            "exposure_ms": self.connection.core.getExposure(self.label),
-        }
+    def _metadata_of_frame(self, told: Told) -> VolumeMetadata:
+        um = self.settings.pixel_um / self.settings.magnification * int(told(self.binning))
+        metadata: VolumeMetadata = {"voxel_size_um": (um, um), "exposure_ms": float(told(self.exposure_ms))}
         if self.light.channel is not None:
             metadata["channel"] = self.light.channel
         if self.view is not None:

@@ -5,7 +5,6 @@ A `pymmcore.CMMCore` satisfies `Core` as it is; so does the simulated core. What
 beyond the core itself travels in a `Connection`.
 """
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -13,6 +12,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from devices.clock import Clock
+from devices.underway import Underway
 
 
 class Tag(Protocol):
@@ -161,5 +161,5 @@ class Connection:
     clock: Clock
     new_tags: Callable[[], FrameTags]
     """Makes what `popNextImageMD` fills: the class belongs to the core's own library."""
-    exposing: threading.Lock = field(default_factory=threading.Lock)
-    """Held from light on to light off: one core has one current camera, one buffer and one laser."""
+    underway: Underway = field(default_factory=Underway)
+    """The exposures that go on."""

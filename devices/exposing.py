@@ -1,18 +1,21 @@
 """What every detector here has in common: a trigger that exposes in a thread of its own and can be cut short.
 
-Knows when an exposure begins and how it may end; what is exposed, the device says. After an exposure that did
-not end well nothing can be read until one has.
+Knows when an exposure begins and how it may end; what is exposed, the device says. What an exposure depends on
+is read when it begins, is what it is taken with and what its event says, and cannot be changed until it has ended.
+After an exposure that did not end well nothing can be read until one has.
 """
 
 import threading
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from ophyd import Device, Signal
 
 from devices.core import Connection
 from devices.light import Light
+from devices.signals import Measured, Told, as_read
 from devices.status import CausedStatus, in_thread
 from gently_bluesky.errors import AcquisitionError, ExposureStoppedError, ReadingError
 
@@ -47,17 +50,42 @@ class ExposingDevice(Device):  # type: ignore[misc]
         self._thread: threading.Thread | None = None
         self._unreadable: str | None = "nothing was taken yet; trigger it first"
         self._readings: dict[str, Any] = {}
+        self._description: dict[str, Any] | None = None
+        self._was_read = False
         super().__init__(name=name, labels={"detectors"}, **kwargs)
 
+    @property
     @abstractmethod
-    def expose(self) -> None:
+    def held_as(self) -> str:
+        """What exposures hold that depend on the settings of this device."""
+
+    @property
+    @abstractmethod
+    def holds(self) -> frozenset[str]:
+        """What must stay as it is while this device exposes: itself, its light, the labels of its hardware."""
+
+    @abstractmethod
+    def expose(self, told: Told) -> None:
         """Take what one trigger takes, light included; whatever is open is closed when this ends.
+
+        Parameters
+        ----------
+        told
+            Gives the settings that it is to be taken with.
 
         Raises
         ------
         ExposureStoppedError
             `stopped` was set.
         """
+
+    @abstractmethod
+    def outcome(self) -> dict[str, Any]:
+        """Readings of what the exposure gave that has just ended well."""
+
+    @abstractmethod
+    def describe_next(self) -> dict[str, Any]:
+        """Data keys of an exposure with the settings that there are now."""
 
     @abstractmethod
     def trigger_bytes(self, wanted: Mapping[Signal, Any] | None = None) -> int:
@@ -75,7 +103,7 @@ class ExposingDevice(Device):  # type: ignore[misc]
         return self._stopped
 
     def trigger(self) -> CausedStatus:
-        """Expose, in a thread of its own.
+        """Expose, in a thread of its own; from now on to its end no setting that it depends on can be changed.
 
         Returns
         -------
@@ -92,8 +120,28 @@ class ExposingDevice(Device):  # type: ignore[misc]
         self._stopped.clear()
         self._pardoned = False
         self._status = self._new_status()
-        self._thread = in_thread(self._status, self._run, name=f"expose-{self.name}")
+        self._description = None
+        self.connection.underway.begin(self.name, self.holds)
+        try:
+            self._thread = in_thread(self._status, self._run, name=f"expose-{self.name}")
+        except BaseException:
+            self.connection.underway.end(self.name)
+            raise
         return self._status
+
+    @contextmanager
+    def changing(self, signal: Signal, _value: Any) -> Iterator[None]:
+        """Let a setting be changed while the block runs.
+
+        Raises
+        ------
+        ExposingError
+            An exposure that goes on depends on it.
+        """
+        with self.connection.underway.change(signal.name, self.held_as):
+            yield
+        if self._was_read:
+            self._description = None
 
     def check_readable(self) -> None:
         """Refuse to give readings that are not those of the last trigger.
@@ -107,7 +155,7 @@ class ExposingDevice(Device):  # type: ignore[misc]
             raise ReadingError(f"{self.name}: {self._unreadable}")
 
     def read(self) -> dict[str, Any]:
-        """Readings of the last exposure, as they were when it ended: settings changed since belong to the next.
+        """Readings of the last exposure, its settings as they were when it began: later ones belong to the next.
 
         Raises
         ------
@@ -115,17 +163,19 @@ class ExposingDevice(Device):  # type: ignore[misc]
             There is none that ended well since the device was staged.
         """
         self.check_readable()
+        self._was_read = True
         return dict(self._readings)
 
-    def take_readings(self) -> dict[str, Any]:
-        """Read everything that an event is to say of the exposure that has just ended.
+    def describe(self) -> dict[str, Any]:
+        """Data keys of the last exposure until it was read; of the next one after a setting is changed then."""
+        keys = self.describe_next() if self._description is None else self._description
+        return {name: dict(key) for name, key in keys.items()}
 
-        Raises
-        ------
-        ReadingError
-            The hardware does not answer.
-        """
-        return dict(super().read())
+    def _read_settings(self) -> dict[str, Any]:
+        """Read everything that an event says and that an exposure does not give."""
+        signals = (getattr(self, name) for name in self.read_attrs)
+        there = [each for each in signals if not isinstance(each, Device | Measured)]
+        return {name: reading for each in there for name, reading in each.read().items()}
 
     def stop(self, *, success: bool = False) -> None:
         """End an exposure that is going on; returns when the light is off and its volume given up.
@@ -153,6 +203,7 @@ class ExposingDevice(Device):  # type: ignore[misc]
         """Get ready for a run; what was taken before belongs to others."""
         self.stop()
         self._unreadable = "nothing was taken since it was staged; trigger it first"
+        self._description = None
         return list(super().stage())
 
     def unstage(self) -> list[object]:
@@ -169,9 +220,7 @@ class ExposingDevice(Device):  # type: ignore[misc]
     def _run(self) -> None:
         self._unreadable = "the exposure has not ended"
         try:
-            with self._alone():
-                self.expose()
-                self._readings = self.take_readings()
+            self._take()
         except Exception as error:
             self._unreadable = f"the last exposure did not end well: {type(error).__name__}: {error}"
             # A light that was stopped by itself is a pause as well: the RunEngine stops what was set first.
@@ -180,26 +229,17 @@ class ExposingDevice(Device):  # type: ignore[misc]
             raise
         self._unreadable = None
 
-    def _alone(self) -> "_Turn":
-        return _Turn(self.connection.exposing, self._stopped, self.name)
+    def _take(self) -> None:
+        underway = self.connection.underway
+        try:
+            with underway.turn(self.name, self._stopped):
+                settings, description = self._read_settings(), self.describe_next()
+                self.expose(as_read(settings))
+                self._readings = {**settings, **self.outcome()}
+                self._description, self._was_read = description, False
+        finally:
+            underway.end(self.name)
 
     def collect_asset_docs(self, index: int | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
         """Give the documents that name the frames of the last trigger."""
         raise NotImplementedError
-
-
-class _Turn:
-    """A lock that is waited for no longer than the exposure is wanted."""
-
-    def __init__(self, lock: threading.Lock, stopped: threading.Event, name: str) -> None:
-        self._lock = lock
-        self._stopped = stopped
-        self._name = name
-
-    def __enter__(self) -> None:
-        while not self._lock.acquire(timeout=0.02):
-            if self._stopped.is_set():
-                raise ExposureStoppedError(f"{self._name}: stopped while another camera was exposing")
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ophyd import Component as Cpt
-from ophyd import Device, Kind
+from ophyd import Device, Kind, Signal
 
 from devices.clock import wait_for
 from devices.configuration import LaserSettings, LedSettings
@@ -127,8 +127,28 @@ class Light(Device):  # type: ignore[misc]
         return status
 
     @contextmanager
-    def lit(self) -> Iterator[str]:
-        """Shine with the selected preset while the block runs.
+    def changing(self, signal: Signal, _value: Any) -> Iterator[None]:
+        """Let what is selected be changed, or how bright it is, while the block runs.
+
+        Raises
+        ------
+        ExposingError
+            An exposure that goes on is lit with it.
+        """
+        if signal is self.output:  # drives, and selects nothing
+            yield
+            return
+        with self.connection.underway.change(signal.name, self.name):
+            yield
+
+    @contextmanager
+    def lit(self, preset: str | None = None) -> Iterator[str]:
+        """Shine while the block runs.
+
+        Parameters
+        ----------
+        preset
+            The one that is selected, if not given.
 
         Yields
         ------
@@ -144,7 +164,7 @@ class Light(Device):  # type: ignore[misc]
         DeviceError
             It could not be switched off.
         """
-        preset = str(self.preset.get())
+        preset = str(self.preset.get()) if preset is None else preset
         self.check_before(preset)
         try:
             with self._switching:

@@ -4,10 +4,11 @@ Knows their positions and the offsets around which the scanner's state machine s
 runs is the volume's business.
 """
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 from ophyd import Component as Cpt
-from ophyd import Kind
+from ophyd import Kind, Signal
 
 from devices.configuration import ScannerSettings
 from devices.core import Connection
@@ -62,6 +63,16 @@ class Scanner(AxisPair):
         )
         limits = (settings.limits_deg, settings.limits_deg)
         super().__init__(name=name, connection=connection, drive=drive, limits=limits, egu=DEGREE, **kwargs)
+
+    def changing(self, signal: Signal, _value: Any) -> AbstractContextManager[None]:
+        """Let an offset be changed while the block runs.
+
+        Raises
+        ------
+        ExposingError
+            It swings around it for a volume that is being taken.
+        """
+        return self.connection.underway.change(signal.name, self.label)
 
 
 class StillScanner(Scanner):

@@ -5,8 +5,9 @@ A reading that fails raises; it never becomes a number. Nothing here knows which
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from ophyd import Kind, Signal
 from ophyd.utils import ReadOnlyError
@@ -14,6 +15,33 @@ from ophyd.utils import ReadOnlyError
 from devices.declared import DeclaredSignal
 from devices.status import CausedStatus, in_thread
 from gently_bluesky.errors import DeviceError, ReadingError
+
+
+class Changeable(Protocol):
+    """A device that has a word in what is changed of it; any device with this method does."""
+
+    def changing(self, signal: Signal, value: Any) -> AbstractContextManager[None]:
+        """Let a signal of it be changed while the block runs, or refuse it.
+
+        Parameters
+        ----------
+        signal
+            That is changed.
+        value
+            What it is to be.
+
+        Raises
+        ------
+        ExposingError
+            An exposure that goes on depends on it.
+        """
+
+
+def _changing(signal: Signal, value: Any) -> AbstractContextManager[None]:
+    if not hasattr(signal.parent, "changing"):
+        return nullcontext()
+    parent: Changeable = signal.parent
+    return parent.changing(signal, value)
 
 
 class Setting(DeclaredSignal):
@@ -56,12 +84,15 @@ class Setting(DeclaredSignal):
         ------
         PresetError, LimitError
             It must not be this.
+        ExposingError
+            It must not be anything else now, forced or not.
         """
         if not force:
             self.check_value(value)
-        super().put(value if self._convert is None else self._convert(value), force=True)
-        if self._after is not None:
-            self._after(self.parent)
+        with _changing(self, value):
+            super().put(value if self._convert is None else self._convert(value), force=True)
+            if self._after is not None:
+                self._after(self.parent)
 
     def set(self, value: Any, **_: Any) -> CausedStatus:
         """Set the value at once.
@@ -84,6 +115,11 @@ Told = Callable[[Signal], Any]
 def as_told(setting: Signal) -> Any:
     """Give what a setting was told."""
     return setting.get()
+
+
+def as_read(readings: Mapping[str, Any]) -> Told:
+    """Give settings as they were read; what was not read is as it is."""
+    return lambda setting: readings[setting.name]["value"] if setting.name in readings else setting.get()
 
 
 def as_if_told(wanted: Mapping[Signal, Any]) -> Told:
@@ -156,6 +192,8 @@ class CoreSignal(DeclaredSignal):
             It cannot be told.
         PresetError, LimitError
             It must not be told this.
+        ExposingError
+            It must not be told anything else now, forced or not.
         DeviceError
             It refused.
         """
@@ -163,12 +201,13 @@ class CoreSignal(DeclaredSignal):
             raise ReadOnlyError(f"{self.name} is read from {self.source_name} and cannot be set")
         if not force:
             self.check_value(value)
-        try:
-            self._write_function(self.parent, value)
-        except DeviceError:
-            raise
-        except Exception as error:
-            raise DeviceError(f"{self.name}: {self.source_name} refused {value!r}: {error}") from error
+        with _changing(self, value):
+            try:
+                self._write_function(self.parent, value)
+            except DeviceError:
+                raise
+            except Exception as error:
+                raise DeviceError(f"{self.name}: {self.source_name} refused {value!r}: {error}") from error
         super().put(value, force=True, timestamp=self._read_at())
 
     def set(self, value: Any, **_: Any) -> CausedStatus:
@@ -182,12 +221,14 @@ class CoreSignal(DeclaredSignal):
 
         Raises
         ------
-        ReadOnlyError, PresetError, LimitError
-            At once, when it cannot be set to this.
+        ReadOnlyError, PresetError, LimitError, ExposingError
+            At once, when it cannot be set to this, or not now.
         """
         if self._write_function is None:
             raise ReadOnlyError(f"{self.name} is read from {self.source_name} and cannot be set")
         self.check_value(value)
+        with _changing(self, value):
+            pass
         status = CausedStatus(self)
         in_thread(status, lambda: self.put(value, force=True), name=f"set-{self.name}")
         return status
@@ -248,3 +289,7 @@ class Derived(CoreSignal):
 
     def __init__(self, *, name: str, read: Callable[[Any], Any], **kwargs: Any) -> None:
         super().__init__(name=name, read=read, source=lambda _: f"derived:{self.name}", **kwargs)
+
+
+class Measured(Derived):
+    """What an exposure gave, and the next one will give anew; read-only."""

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from ophyd import Component as Cpt
-from ophyd import Kind, Signal
+from ophyd import Device, Kind, Signal
 from ophyd.device import create_device_from_components
 from ophyd.utils import LimitError
 
@@ -180,10 +180,23 @@ class Spim(ExposingDevice):
             "A": Arm("A", configuration.camera_a, configuration.scanner_a, configuration.piezo_a),
             "B": Arm("B", configuration.camera_b, configuration.scanner_b, configuration.piezo_b),
         }
+        self._taken: list[View] = []
         self._xy_stage = xy_stage
         self._z_stage = z_stage
         super().__init__(name=name, connection=connection, light=laser, **kwargs)
         self.arrange()
+
+    @property
+    def held_as(self) -> str:
+        """Its own name: only its volumes depend on its settings."""
+        return str(self.name)
+
+    @property
+    def holds(self) -> frozenset[str]:
+        """What must stay as it is during a volume."""
+        arms = [view.arm for view in self.active_views()]
+        labels = [each.label for arm in arms for each in (arm.camera, arm.scanner, arm.piezo)]
+        return frozenset((self.name, self.light.name, *labels))
 
     def arrange(self) -> None:
         """Let the views that are taken, and no others, appear in descriptions and readings."""
@@ -229,8 +242,13 @@ class Spim(ExposingDevice):
             setting.check_value(value)
         self._program(as_if_told(wanted))
 
-    def expose(self) -> None:
+    def expose(self, told: Told) -> None:
         """Take one volume of each active view.
+
+        Parameters
+        ----------
+        told
+            Gives the settings that it is to be taken with.
 
         Raises
         ------
@@ -242,17 +260,17 @@ class Spim(ExposingDevice):
             The sink cannot take it; nothing was exposed.
         """
         core = self.connection.core
-        views = self.active_views()
-        program = self._program(as_told)
+        views = self._taken = self.active_views(told)
+        program = self._program(told)
         external = self.trigger_by == "external"
         for view in views:
-            view.set_up_camera(self.roi.get(), float(self.exposure_ms.get()), external=external)
+            view.set_up_camera(told(self.roi), float(told(self.exposure_ms)), external=external)
         try:
             if external:
                 program.load(core)
-            shape, metadata = self.volume_shape(), self._metadata_of_volume()
-            takes = [view.open(shape, metadata) for view in views]
-            with self.light.lit():
+            shape, metadata = self.volume_shape(told), self._metadata_of_volume(told)
+            takes = [view.open(shape, metadata, told) for view in views]
+            with self.light.lit(str(told(self.laser_preset))):
                 take_frames(
                     self.connection,
                     takes,
@@ -280,8 +298,16 @@ class Spim(ExposingDevice):
         index
             None in a step scan: the newest volume. A number in a fly scan: up to there, exclusive.
         """
-        for view in self.active_views():
+        for view in self._taken or self.active_views():
             yield from view.outlet.asset_docs(index)
+
+    def outcome(self) -> dict[str, Any]:
+        """Readings of the volumes that were just taken."""
+        return {name: reading for view in self._taken for name, reading in view.outcome().items()}
+
+    def describe_next(self) -> dict[str, Any]:
+        """Data keys of the settings, and of the volumes of the active views."""
+        return dict(Device.describe(self))
 
     def get_index(self) -> int:
         """How many volumes are sealed in every active view."""
@@ -327,11 +353,11 @@ class Spim(ExposingDevice):
                 f"scan_duration_ms (and laser_duration_ms) longer"
             )
 
-    def _metadata_of_volume(self) -> VolumeMetadata:
+    def _metadata_of_volume(self, told: Told) -> VolumeMetadata:
         x, y = self._xy_stage.position
         return {
-            "channel": str(self.light.preset.get()),
-            "exposure_ms": float(self.exposure_ms.get()),
+            "channel": str(told(self.laser_preset)),
+            "exposure_ms": float(told(self.exposure_ms)),
             "stage_position_um": (x, y, self._z_stage.position),
         }
 

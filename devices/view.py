@@ -4,13 +4,14 @@ Knows the line between piezo and galvo and where the frames of this view go; whe
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from ophyd import Component as Cpt
-from ophyd import Kind
+from ophyd import Kind, Signal
 from ophyd.utils import LimitError
 
 from devices.camera import mean_counts
@@ -20,7 +21,7 @@ from devices.core import Connection
 from devices.outlet import PIXELS, Outlet
 from devices.scan import ScanProgram, Side
 from devices.sequence import Take
-from devices.signals import Derived, Setting, Told, as_told
+from devices.signals import Derived, Measured, Setting, Told, as_told
 from gently_bluesky.errors import AcquisitionError, ReadingError
 from gently_bluesky.protocols import Sink, Volume, VolumeMetadata
 
@@ -80,9 +81,9 @@ class View(CameraFacts):
     piezo_amplitude_um = Cpt(Derived, read=lambda view: view.piezo_range_um, units="um", precision=3)
     galvo_amplitude_deg = Cpt(Derived, read=lambda view: view.galvo_range_deg, units="deg", precision=5)
     frame_times = Cpt(
-        Derived, read=lambda view: view.last_times, shape=lambda view: (view.planes,), dims=("z",), units="s"
+        Measured, read=lambda view: view.last_times, shape=lambda view: (view.planes,), dims=("z",), units="s"
     )
-    mean = Cpt(Derived, read=lambda view: view.last_mean, units="counts", precision=1, kind=Kind.hinted)
+    mean = Cpt(Measured, read=lambda view: view.last_mean, units="counts", precision=1, kind=Kind.hinted)
     camera_label = Cpt(Derived, read=lambda view: view.label, dtype_numpy="<U", kind=Kind.config)
     piezo_label = Cpt(Derived, read=lambda view: view.arm.piezo.label, dtype_numpy="<U", kind=Kind.config)
     scanner_label = Cpt(Derived, read=lambda view: view.arm.scanner.label, dtype_numpy="<U", kind=Kind.config)
@@ -230,7 +231,18 @@ class View(CameraFacts):
             core.setProperty(self.label, name, value)
         self._check_frames(height=wanted[3], width=wanted[2])
 
-    def open(self, shape: tuple[int, int, int], more: VolumeMetadata) -> Take:
+    def changing(self, signal: Signal, value: Any) -> AbstractContextManager[None]:
+        """Let a setting be changed as the detector does.
+
+        Raises
+        ------
+        ExposingError
+            An exposure that goes on depends on it.
+        """
+        allowed: AbstractContextManager[None] = self.parent.changing(signal, value)
+        return allowed
+
+    def open(self, shape: tuple[int, int, int], more: VolumeMetadata, told: Told) -> Take:
         """Make room for a volume, and say how its frames are to be taken.
 
         Parameters
@@ -239,6 +251,8 @@ class View(CameraFacts):
             (z, y, x).
         more
             What is true of both views.
+        told
+            Gives the settings that it is taken with.
 
         Returns
         -------
@@ -250,8 +264,9 @@ class View(CameraFacts):
         DiskFullError, NoOpenRunError, WriterFailedError
             The sink has no room for it.
         """
-        step = float(self.parent.z_step_um.get())
-        first = float(self.piezo_offset_um.get()) - self.piezo_range_um / 2
+        step = float(told(self.parent.z_step_um))
+        side = self.side(told)
+        first = side.piezo_offset_um - side.piezo_amplitude_um / 2
         metadata: VolumeMetadata = {
             **more,
             "view": self.view,
@@ -293,8 +308,20 @@ class View(CameraFacts):
         return {**super().describe(), **volume}
 
     def read(self) -> dict[str, Any]:
-        """Readings of the last volume."""
-        return {**super().read(), **self.outlet.read(self.name, float(self.last_times[-1]))}
+        """Readings of the last volume of the detector, those of this view.
+
+        Raises
+        ------
+        ReadingError
+            There is none that ended well since the detector was staged.
+        """
+        read = self.parent.read().items()
+        return {name: each for name, each in read if name == self.name or name.startswith(f"{self.name}_")}
+
+    def outcome(self) -> dict[str, Any]:
+        """Readings of the volume that was just taken."""
+        volume = self.outlet.read(self.name, float(self.last_times[-1]))
+        return {**self.frame_times.read(), **self.mean.read(), **volume}
 
     def _check_frames(self, *, height: int, width: int) -> None:
         """See that the camera will deliver what was asked for."""

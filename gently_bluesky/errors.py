@@ -59,6 +59,10 @@ class ExposureStoppedError(AcquisitionError):
     """An exposure was cut short from outside: a pause, a stop or an unstage."""
 
 
+class ExposingError(AcquisitionError):
+    """Something was to be changed on which an exposure depends that is going on."""
+
+
 class BufferOverflowError(AcquisitionError):
     """Frames came faster than they could be taken from the camera's buffer; some are lost."""
 
