@@ -219,7 +219,7 @@ class Camera(ExposingDevice, CameraFacts):
         shape = self.frame_shape(told)
         volume = self._outlet.open(self.name, shape, self._metadata_of_frame(told))
         try:
-            with self.light.lit():
+            with self.lit():
                 frame = self._snap()
             if frame.shape != shape or frame.dtype != np.uint16:
                 raise AcquisitionError(  # noqa: TRY301 - gives the volume up like every other failure

@@ -8,7 +8,7 @@ After an exposure that did not end well nothing can be read until one has.
 import threading
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from ophyd import Device, Signal
@@ -49,6 +49,7 @@ class ExposingDevice(Device):  # type: ignore[misc]
         self._status: CausedStatus | None = None
         self._thread: threading.Thread | None = None
         self._unreadable: str | None = "nothing was taken yet; trigger it first"
+        self._offs = 0
         self._readings: dict[str, Any] = {}
         self._description: dict[str, Any] | None = None
         self._was_read = False
@@ -97,6 +98,16 @@ class ExposingDevice(Device):  # type: ignore[misc]
             Settings, and what each is to be told before; the others are as they are.
         """
 
+    def lit(self, preset: str | None = None) -> AbstractContextManager[str]:
+        """Shine while the block runs, unless somebody has switched off since the trigger.
+
+        Parameters
+        ----------
+        preset
+            The one that is selected, if not given.
+        """
+        return self.light.lit(preset, since=self._offs)
+
     @property
     def stopped(self) -> threading.Event:
         """Set while an exposure is to end early."""
@@ -121,6 +132,7 @@ class ExposingDevice(Device):  # type: ignore[misc]
         self._pardoned = False
         self._status = self._new_status()
         self._description = None
+        self._offs = self.light.offs
         self.connection.underway.begin(self.name, self.holds)
         try:
             self._thread = in_thread(self._status, self._run, name=f"expose-{self.name}")

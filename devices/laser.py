@@ -12,12 +12,9 @@ from ophyd.device import create_device_from_components
 
 from devices.configuration import LaserSettings, LineSettings
 from devices.core import Connection
-from devices.light import PERCENT, Light
+from devices.light import PERCENT, ROUNDING_PERCENT, Light
 from devices.signals import CoreSignal, Property, PropertySignal
 from gently_bluesky.errors import PresetError
-
-ROUNDING_PERCENT = 0.005
-"""Controllers round: a power at its bound reads back a hair beside it."""
 
 
 class Laser(Light):
@@ -46,6 +43,11 @@ class Laser(Light):
     def powers(self) -> Mapping[str, CoreSignal]:
         """The signal of each line's power in percent, by the name of the line."""
         return {line: getattr(self, _power_name(line)) for line in self.settings.lines}
+
+    def levels(self, preset: str) -> dict[str, float]:
+        """Power of each line of a preset now, in percent, by name of the signal."""
+        signals = [self.powers[line] for line in self.settings.presets[preset]]
+        return {signal.name: float(signal.get()) for signal in signals}
 
     def check_before(self, preset: str) -> None:
         """Refuse to shine while a line of the preset stands outside its bounds, or while all of them are at 0.

@@ -48,6 +48,11 @@ class Led(Light):
             **kwargs,
         )
 
+    def levels(self, preset: str) -> dict[str, float]:
+        """Intensity now, in percent, where the preset shines at all."""
+        signal = self.intensity_percent
+        return {} if preset == self.off else {signal.name: float(signal.get())}
+
     @property
     def channel(self) -> str | None:
         """Transmitted light, whatever the preset is called; None when it is off."""

@@ -270,7 +270,7 @@ class Spim(ExposingDevice):
                 program.load(core)
             shape, metadata = self.volume_shape(told), self._metadata_of_volume(told)
             takes = [view.open(shape, metadata, told) for view in views]
-            with self.light.lit(str(told(self.laser_preset))):
+            with self.lit(str(told(self.laser_preset))):
                 take_frames(
                     self.connection,
                     takes,
@@ -322,6 +322,7 @@ class Spim(ExposingDevice):
         return FramesStatus(self, frames=len(self.active_views()) * int(self.num_slices.get()))
 
     def _tell_frames(self, count: int) -> None:
+        self.light.check_lit()
         if isinstance(self._status, FramesStatus):
             self._status.tell(count)
 

@@ -1,4 +1,5 @@
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
@@ -6,11 +7,25 @@ import bluesky.preprocessors as bpp
 import pytest
 from bluesky import Msg
 from bluesky.magics import _print_positioners
+from bluesky.utils import FailedStatus
 from ophyd.utils import LimitError
 
-from devices import Configuration, Dispim
-from gently_bluesky.errors import DeviceError, ExposureStoppedError, PresetError
-from tests.devices_rig import engine, faults, of, reason, simulated, validate
+from devices import Configuration, Dispim, demo_micromanager_configuration, micromanager_dispim
+from devices.scan import ScanProgram
+from devices.signals import Told
+from gently_bluesky.errors import DeviceError, ExposingError, ExposureStoppedError, PresetError, ReadingError
+from tests.devices_rig import (
+    PLANES,
+    MemorySink,
+    engine,
+    faults,
+    of,
+    reason,
+    simulated,
+    subscribe,
+    validate,
+    with_sink,
+)
 
 OFF = "ALL OFF"
 
@@ -80,10 +95,180 @@ def test_a_preset_that_does_not_come_on_is_an_error_and_not_a_dark_exposure() ->
 def test_light_that_goes_out_during_an_exposure_is_an_error() -> None:
     dispim = simulated()
     with (
-        pytest.raises(PresetError, match=r"lit with '488 only', and at the end .* shows 'ALL OFF'"),
+        pytest.raises(PresetError, match=r"not lit throughout: it began with '488 only', and .* showed 'ALL OFF'"),
         dispim.laser.lit(),
     ):
         dispim.core.setConfig("Laser", OFF)
+
+
+def flicker(dispim: Dispim, sink: MemorySink, switch: Callable[[str], object], *, dark: int, again: int) -> None:
+    """Let somebody switch off at one plane of a volume and on again at another, as far as it is allowed."""
+
+    def act(z: int) -> None:
+        if z in {dark, again}:
+            switch(OFF if z == dark else "488 only")
+
+    sink.on_write = act
+
+
+def second_client(dispim: Dispim) -> Callable[[str], object]:
+    return lambda preset: dispim.core.setConfig("Laser", preset)
+
+
+def own_output(dispim: Dispim) -> Callable[[str], object]:
+    return lambda preset: dispim.laser.output.put(preset)
+
+
+@pytest.mark.parametrize(
+    ("who", "because"),
+    [
+        (second_client, "it began with '488 only', and then group 'Laser' showed 'ALL OFF'"),
+        (own_output, "switched off during the exposure"),
+    ],
+)
+@pytest.mark.parametrize("dark", [0, 2, PLANES - 2])
+def test_a_volume_that_was_dark_for_a_while_is_none(
+    dark: int, who: Callable[[Dispim], Callable[[str], object]], because: str
+) -> None:
+    """The light is back before the volume ends."""
+    dispim, sink, run_engine, documents = with_sink()
+    flicker(dispim, sink, who(dispim), dark=dark, again=dark + 1)
+    with pytest.raises(FailedStatus):
+        run_engine(bp.count([dispim.spim]))
+    assert reason(documents) == f"spim: PresetError: laser: not lit throughout: {because}"
+    assert of(documents, "event") == []
+    assert sink.volumes("spim_a")[0].aborted is not None
+    assert now(dispim) == OFF
+    sink.on_write = None
+    run_engine(bp.count([dispim.spim]))
+    assert of(documents, "stop")[-1]["exit_status"] == "success"
+
+
+def test_off_and_on_again_between_two_frames_is_no_less_dark_when_it_was_our_own_output() -> None:
+    """A second client could do so unseen; what goes through this device cannot."""
+    dispim, sink, run_engine, documents = with_sink()
+    refused: list[str] = []
+
+    def act(z: int) -> None:
+        if z == 2:
+            dispim.laser.output.put(OFF)
+            with pytest.raises(ExposingError) as caught:
+                dispim.laser.output.put("488 only")
+            refused.append(str(caught.value))
+            dispim.core.setConfig("Laser", "488 only")
+
+    sink.on_write = act
+    with pytest.raises(FailedStatus):
+        run_engine(bp.count([dispim.spim]))
+    assert "not lit throughout: switched off during the exposure" in reason(documents)
+    assert refused[0].startswith("laser_output: not changed, for spim is exposing and depends on it")
+
+
+@pytest.mark.parametrize(("light", "preset"), [("laser", "561 only"), ("led", "Open")])
+def test_no_light_of_ours_comes_on_during_an_exposure(light: str, preset: str) -> None:
+    dispim, sink, run_engine, documents = with_sink()
+    refused: list[str] = []
+
+    def act(z: int) -> None:
+        with pytest.raises(ExposingError) as caught:
+            dispim.devices()[light].output.put(preset)
+        refused.append(str(caught.value))
+
+    sink.on_write = act
+    run_engine(bp.count([dispim.spim]))
+    assert len(refused) == PLANES
+    assert of(documents, "stop")[0]["exit_status"] == "success"
+
+
+def test_a_power_that_somebody_else_turns_down_in_an_exposure_is_seen_at_its_end() -> None:
+    dispim, sink, run_engine, documents = with_sink()
+
+    def act(z: int) -> None:
+        if z == 2:
+            dispim.core.setProperty("LaserPower488", "PowerSetpoint(%)", "0")
+
+    sink.on_write = act
+    with pytest.raises(FailedStatus):
+        run_engine(bp.count([dispim.spim]))
+    assert "laser_power_488_percent was 5 percent when the exposure began, and 0 at its end" in reason(documents)
+
+
+def test_a_light_that_does_not_say_what_shines_fails_the_exposure() -> None:
+    """Once, while frames come; it answers again when it is switched off."""
+    dispim, sink, run_engine, documents = with_sink()
+    ask, silent = dispim.core.getCurrentConfig, ["Serial command failed"]
+
+    def sometimes(group: str) -> str:
+        if ask(group) != OFF and silent and sink.volumes("spim_a")[-1].frames:
+            raise RuntimeError(silent.pop())
+        return ask(group)
+
+    dispim.core.getCurrentConfig = sometimes  # type: ignore[method-assign]
+    with pytest.raises(FailedStatus):
+        run_engine(bp.count([dispim.spim]))
+    assert "group 'Laser' does not say what shines: Serial command failed" in reason(documents)
+    assert now(dispim) == OFF
+
+
+@pytest.mark.parametrize("end", ["stop", "all_off"])
+def test_who_switches_off_after_the_trigger_and_before_the_light_is_heard(end: str) -> None:
+    dispim, _, run_engine, _ = with_sink()
+    run_engine(bp.count([dispim.spim]))
+    lit: list[str] = []
+    set_config = dispim.core.setConfig
+
+    def watched(group: str, preset: str) -> None:
+        lit.append(preset)
+        set_config(group, preset)
+
+    dispim.core.setConfig = watched  # type: ignore[method-assign]
+    program = dispim.spim._program
+
+    def meanwhile(told: Told) -> ScanProgram:
+        getattr(dispim.laser, end)()
+        return program(told)
+
+    dispim.spim._program = meanwhile  # type: ignore[method-assign]
+    error = ExposureStoppedError if end == "stop" else PresetError
+    status = dispim.spim.trigger()
+    with contextlib.suppress(PresetError):  # a stop alone is a pause, and ends it well
+        status.wait(10)
+    with pytest.raises(ReadingError, match=error.__name__):
+        dispim.spim.read()
+    assert set(lit) == {OFF}
+
+
+def test_on_micro_manager_a_second_client_is_seen_as_well() -> None:
+    pytest.importorskip("pymmcore")
+    sink = MemorySink()
+    run_engine, documents = engine()
+    subscribe(run_engine, sink)
+    dispim = micromanager_dispim(demo_micromanager_configuration(sensor_px=(64, 64)), sink=sink)
+    run_engine(bps.mv(dispim.spim.num_slices, PLANES))
+    flicker(dispim, sink, second_client(dispim), dark=1, again=2)
+    with pytest.raises(FailedStatus):
+        run_engine(bp.count([dispim.spim]))
+    assert "not lit throughout: it began with '488 only', and then group 'Laser' showed 'ALL OFF'" in reason(
+        documents
+    )
+    dispim.close()
+
+
+def test_a_light_that_is_shut_stays_dark_until_it_is_opened_again() -> None:
+    dispim = simulated()
+    with (
+        pytest.raises(ExposureStoppedError, match="laser: shut, for the program is about to end"),
+        dispim.laser.lit(),
+    ):
+        dispim.laser.shut()
+    with pytest.raises(ExposureStoppedError), dispim.laser.lit():
+        pytest.fail("it shone")
+    with pytest.raises(ExposureStoppedError):
+        dispim.laser.output.put("488 only")
+    assert now(dispim) == OFF
+    dispim.laser.reopen()
+    with dispim.laser.lit() as preset:
+        assert now(dispim) == preset
 
 
 def test_light_that_does_not_go_off_is_told_loudly() -> None:
