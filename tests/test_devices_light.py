@@ -116,7 +116,8 @@ def second_client(dispim: Dispim) -> Callable[[str], object]:
 
 
 def own_output(dispim: Dispim) -> Callable[[str], object]:
-    return lambda preset: dispim.laser.output.put(preset)
+    put: Callable[[str], object] = dispim.laser.output.put
+    return put
 
 
 @pytest.mark.parametrize(

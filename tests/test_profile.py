@@ -1,6 +1,7 @@
 """The IPython profile, in a real IPython and in the queue server's loader."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -109,6 +110,24 @@ def test_what_a_plan_refuses_is_one_line_each_and_a_bug_keeps_its_traceback(root
     bug = ipython(root, "def broken():\n    yield from bps.null()\n    int('none')\nRE(broken())")
     assert "ValueError" in bug.stdout
     assert "Traceback" in bug.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals between processes are POSIX")
+def test_a_prompt_that_is_told_to_end_switches_the_lasers_off(root: Path) -> None:
+    lines = (
+        "import os, signal",
+        "set_config = dispim.core.setConfig",
+        "def told(*preset):",
+        "    set_config(*preset)",
+        "    print('TOLD', *preset, flush=True)",
+        "dispim.core.setConfig = told",
+        "laser.output.put('488 only')",
+        "os.kill(os.getpid(), signal.SIGTERM)",
+    )
+    result = ipython(root, "\n".join(lines))
+    said = [line for line in result.stdout.splitlines() if line.startswith("TOLD")]
+    assert said == ["TOLD Laser 488 only", "TOLD Laser ALL OFF", "TOLD LED Closed"], result.stderr
+    assert result.returncode == -signal.SIGTERM
 
 
 def test_what_ipython_writes_does_not_dirty_the_tree(root: Path) -> None:

@@ -36,13 +36,14 @@ def demo(
     from bluesky import RunEngine  # noqa: PLC0415 - 1 s that runs and show need not spend
     from bluesky.utils import RunEngineInterrupted  # noqa: PLC0415
 
-    from devices import demo_embryos  # noqa: PLC0415
+    from devices import dark_on_signals, demo_embryos  # noqa: PLC0415
     from gently_bluesky.plans import Embryo, acquire_timelapse  # noqa: PLC0415
 
     logging.getLogger("bluesky").setLevel(logging.CRITICAL)  # its tracebacks; errors here are one line
     with FileWriter(root) as writer:
         catalog = Catalog(writer.root)
         dispim = _demo_microscope(core, writer)
+        give_back = dark_on_signals(dispim)
         engine: Any = RunEngine({}, scan_id_source=lambda _: catalog.next_scan_id())
         engine.subscribe(writer)
         embryos = [Embryo(name=name, x_um=x, y_um=y) for name, (x, y) in demo_embryos().items()]
@@ -67,6 +68,7 @@ def demo(
                 interrupted = True
             finally:
                 dispim.close()
+                give_back()
     _tell_demo(catalog)
     if interrupted:
         out.print("[bold]Interrupted:[/bold] what came is kept, the lasers are off.")

@@ -2,11 +2,12 @@
 
 import atexit
 
-from devices import demo_embryos, micromanager_dispim, simulated_dispim
+from devices import dark_on_signals, demo_embryos, micromanager_dispim, simulated_dispim
 
 _make = micromanager_dispim if configuration.core == "micromanager" else simulated_dispim
 dispim = _make(configuration, sink=writer)
 atexit.register(dispim.close)  # lights off, whatever the way out
+dark_on_signals(dispim)  # SIGTERM and a closed terminal are ways on which atexit has no turn
 
 # each by its own name as well, for the prompt, %wa and queues
 globals().update(dispim.devices())
