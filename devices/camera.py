@@ -23,6 +23,7 @@ from devices.exposing import ExposingDevice
 from devices.light import Light
 from devices.outlet import PIXELS, Outlet
 from devices.signals import CoreSignal, Derived, Measured, Told, as_if_told, as_told
+from devices.stage import LinearAxis, XYStage
 from gently_bluesky.errors import AcquisitionError, ReadingError
 from gently_bluesky.protocols import Sink, VolumeMetadata
 
@@ -45,11 +46,14 @@ class Camera(ExposingDevice, CameraFacts):
         Stores the frames; None: they travel in the event.
     view
         "A" or "B" for the cameras of the light-sheet views; None otherwise.
+    xy_stage, z_stage
+        Asked where the sample is at each frame; None: not known.
 
     Notes
     -----
     Reads as `<name>` (the frame, (y, x), uint16 counts), `<name>_mean` (mean counts of every 8th pixel in y
-    and x, hinted), and its settings.
+    and x, hinted), `<name>_frame_times` ((1,), seconds since the epoch), `<name>_channel` (what the frame shows;
+    empty: nothing that has a name), and its settings.
     """
 
     exposure_ms = Cpt(
@@ -80,6 +84,8 @@ class Camera(ExposingDevice, CameraFacts):
         limits=(1, 8),
         check=lambda camera, value: camera.check_binning(value),
     )
+    channel = Cpt(Derived, read=lambda camera: camera.light.channel or "", dtype_numpy="<U")
+    frame_times = Cpt(Measured, read=lambda camera: camera.last_times, shape=(1,), units="s")
     mean = Cpt(Measured, read=lambda camera: camera.last_mean, units="counts", precision=1, kind=Kind.hinted)
     pixel_size_um = Cpt(
         Derived,
@@ -97,14 +103,17 @@ class Camera(ExposingDevice, CameraFacts):
         light: Light,
         sink: Sink | None = None,
         view: str | None = None,
+        xy_stage: XYStage | None = None,
+        z_stage: LinearAxis | None = None,
         **kwargs: Any,
     ) -> None:
         self.settings = settings
         self.label = settings.label
         self.view = view
+        self._stages = None if xy_stage is None or z_stage is None else (xy_stage.x, xy_stage.y, z_stage)
         self._outlet = Outlet(sink)
         self._mean: float | None = None
-        self._taken_at = 0.0
+        self._taken_at: float | None = None
         super().__init__(name=name, connection=connection, light=light, **kwargs)
 
     @property
@@ -129,6 +138,19 @@ class Camera(ExposingDevice, CameraFacts):
         if self._mean is None:
             raise ReadingError(f"{self.name}: nothing was taken yet; trigger it first")
         return self._mean
+
+    @property
+    def last_times(self) -> NDArray[np.float64]:
+        """When the last frame had been read out, (1,), seconds since the epoch.
+
+        Raises
+        ------
+        ReadingError
+            There is none.
+        """
+        if self._taken_at is None:
+            raise ReadingError(f"{self.name}: nothing was taken yet; trigger it first")
+        return np.array([self._taken_at])
 
     def read_roi(self) -> list[int]:
         """Region of interest now: x, y, width, height in binned pixels."""
@@ -185,19 +207,24 @@ class Camera(ExposingDevice, CameraFacts):
     def describe_next(self) -> dict[str, Any]:
         """Data keys of the readings, and of the frame."""
         voxel = self.settings.pixel_um / self.settings.magnification * int(self.binning.get())
-        more = {} if self.view is None else {"view": self.view}
+        more: dict[str, str | tuple[str, ...]] = {} if self.view is None else {"view": self.view}
+        if self._stages is not None:
+            more["stage_position_um"] = tuple(axis.name for axis in self._stages)
         frame = self._outlet.describe(
             self.name,
             source=f"mmcore:{self.label}",
             shape=self.frame_shape(),
             voxel_size_um=(voxel, voxel),
+            exposure_ms=self.exposure_ms.name,
+            channel=self.channel.name,
             **more,
         )
         return {**Device.describe(self), **frame}
 
     def outcome(self) -> dict[str, Any]:
         """Readings of the frame that was just taken."""
-        return {**self.mean.read(), **self._outlet.read(self.name, self._taken_at)}
+        frame = self._outlet.read(self.name, float(self.last_times[0]))
+        return {**self.frame_times.read(), **self.mean.read(), **frame}
 
     def expose(self, told: Told) -> None:
         """Take one frame.
@@ -259,8 +286,10 @@ class Camera(ExposingDevice, CameraFacts):
     def _metadata_of_frame(self, told: Told) -> VolumeMetadata:
         um = self.settings.pixel_um / self.settings.magnification * int(told(self.binning))
         metadata: VolumeMetadata = {"voxel_size_um": (um, um), "exposure_ms": float(told(self.exposure_ms))}
-        if self.light.channel is not None:
-            metadata["channel"] = self.light.channel
+        if self._stages is not None:
+            metadata["stage_position_um"] = [axis.position for axis in self._stages]
+        if channel := str(told(self.channel)):
+            metadata["channel"] = channel
         if self.view is not None:
             metadata["view"] = self.view
         return metadata

@@ -216,6 +216,8 @@ def _assemble(
             light=led if view is None else laser,
             sink=sink,
             view=view,
+            xy_stage=xy_stage,
+            z_stage=axes["z_stage"],
         )
         for name, view in views.items()
     }

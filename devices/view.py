@@ -302,6 +302,7 @@ class View(CameraFacts):
             voxel_size_um=(self.parent.z_step_um.name, self.pixel_um, self.pixel_um),
             view=self.view,
             exposure_ms=self.parent.exposure_ms.name,
+            channel=self.parent.laser_preset.name,
             stage_position_um=self.parent.stage_keys,
             z_centre_um=self.piezo_offset_um.name,
         )

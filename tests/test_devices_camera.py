@@ -9,6 +9,7 @@ from bluesky.utils import FailedStatus
 from numpy.typing import NDArray
 from ophyd.utils import LimitError
 
+from devices import ManualClock
 from devices.configuration import CameraSettings
 from devices.simulated.scene import FrameContext
 from gently_bluesky.errors import DiskFullError
@@ -194,3 +195,19 @@ def test_the_channel_of_the_bottom_camera_is_transmitted_light(preset: str, chan
     run_engine(bps.mv(dispim.led, preset))
     run_engine(bp.count([dispim.bottom_camera]))
     assert sink.volumes("bottom_camera")[0].metadata.get("channel") == channel
+
+
+def test_a_frame_is_described_with_the_readings_that_say_more_of_it() -> None:
+    clock = ManualClock(epoch=1_800_000_000.0)
+    dispim, sink, run_engine, documents = with_sink(clock=clock)
+    run_engine(bps.mv(dispim.xy_stage, (120, -240), dispim.z_stage, 12))
+    run_engine(bp.count([dispim.bottom_camera, dispim.xy_stage, dispim.z_stage]))
+    key = of(documents, "descriptor")[0]["data_keys"]["bottom_camera"]
+    data = of(documents, "event")[0]["data"]
+    assert data[key["exposure_ms"]] == dispim.bottom_camera.exposure_ms.get()
+    assert data[key["channel"]] == "transmitted light"
+    assert [data[name] for name in key["stage_position_um"]] == [120, -240, 12]
+    volume = sink.volumes("bottom_camera")[0]
+    assert volume.metadata["stage_position_um"] == [120, -240, 12]
+    assert data["bottom_camera_frame_times"].tolist() == list(volume.times.values())
+    assert 1_800_000_000 < data["bottom_camera_frame_times"][0] < 1_800_000_010

@@ -91,6 +91,7 @@ def test_a_stream_key_says_what_a_reader_needs() -> None:
         "view": "B",
         "voxel_size_um": ["spim_z_step_um", 0.1625, 0.1625],
         "exposure_ms": "spim_exposure_ms",
+        "channel": "spim_laser_preset",
         "stage_position_um": ("xy_stage_x", "xy_stage_y", "z_stage"),
         "z_centre_um": "spim_b_piezo_offset_um",
         "object_name": "spim",

@@ -16,6 +16,7 @@ import tifffile
 from bluesky import RunEngine
 from bluesky.simulators import check_limits
 from bluesky.utils import FailedStatus, RunEngineInterrupted
+from ophyd import Signal
 from ophyd.sim import det, motor
 from ophyd.utils import LimitError
 
@@ -524,3 +525,26 @@ def test_a_copy_of_a_run_says_of_each_plane_what_the_first_files_said(root: Path
         first, second = planes_said(root, key), planes_said(tmp_path / "copy", key)
         assert {"ExposureTime", "PositionX", "PositionY", "PositionZ", "DeltaT"} <= first[0].keys()
         assert second == first
+
+
+def channels_said(root: Path, key: str) -> list[str]:
+    (path,) = root.glob(f"runs/*/*/*/*/{key}/000000.ome.tif")
+    with tifffile.TiffFile(path) as file:
+        tree = ElementTree.fromstring(str(file.ome_metadata))
+    return [channel.attrib.get("Name", "") for channel in tree.iter() if channel.tag.endswith("}Channel")]
+
+
+def test_a_copy_of_a_snap_says_what_the_first_file_said(root: Path, tmp_path: Path) -> None:
+    """Each camera has the channel of its own light, whatever the event is of."""
+    with microscope(root) as (engine, dispim, _):
+        engine(bps.mv(dispim.xy_stage, (120, -240), dispim.laser, "561 only"))
+        channel = Signal(name="channel", value="561 only")
+        stages = [dispim.xy_stage, dispim.z_stage]
+        engine(snap(dispim.bottom_camera, exposure_ms=3.0, also=[dispim.camera_a, channel, *stages]))
+    with FileWriter(tmp_path / "copy") as copy:
+        replay(Catalog(root)[-1], copy, fill=True)
+    for key, shown in (("bottom_camera", "transmitted light"), ("camera_a", "561 only")):
+        first, second = planes_said(root, key), planes_said(tmp_path / "copy", key)
+        assert {"ExposureTime", "PositionX", "PositionY", "PositionZ", "DeltaT"} <= first[0].keys()
+        assert second == first
+        assert channels_said(root, key) == channels_said(tmp_path / "copy", key) == [shown]

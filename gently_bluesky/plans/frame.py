@@ -26,7 +26,7 @@ def snap(
     exposure_ms
         As it is, if not given.
     also
-        Devices to read in the event, e.g. ``[dispim.xy_stage]``.
+        Devices to read in the event, e.g. ``[dispim.xy_stage, dispim.z_stage]``, so that it says where.
     md
         Goes into the start document: session, embryo, purpose ...
 

@@ -37,7 +37,8 @@ def metadata_of(data_key: Doc, planes: int, event: Mapping[str, Any]) -> VolumeM
         metadata["z_um"] = [centre[0] + sizes[0] * (plane - (planes - 1) / 2) for plane in range(planes)]
     if isinstance(view := data_key.get("view"), str):
         metadata["view"] = view
-    if isinstance(channel := data.get("channel"), str):
+    # a camera with a light of its own is no part of the channel that the event is of
+    if (channel := data.get(data_key.get("channel", "channel"))) and isinstance(channel, str):
         metadata["channel"] = channel
     return metadata
 

@@ -83,4 +83,5 @@ def _placed(embryos):
 
 def overview(exposure_ms: float = 10.0):
     """Take one frame with the bottom camera, where the stage is."""
-    return (yield from _snap(dispim.bottom_camera, exposure_ms=exposure_ms, also=[dispim.xy_stage]))
+    stages = [dispim.xy_stage, dispim.z_stage]
+    return (yield from _snap(dispim.bottom_camera, exposure_ms=exposure_ms, also=stages))
