@@ -5,6 +5,7 @@ Knows how to send, watch and end a move; does not know what moves or in which un
 stage at a time, however many of its axes are asked to move and in whichever order.
 """
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from devices.cleanup import clean_up_after
 from devices.clock import Clock
 from devices.monitored import Monitored
 from devices.status import ProgressStatus
-from gently_bluesky.errors import MoveError, MoveTimeoutError
+from gently_bluesky.errors import MoveError, MoveTimeoutError, ReadingError
 
 POLL_S = 0.01
 
@@ -166,14 +167,14 @@ class Motion:
             if self._news:
                 # An axis that is not asked to move stays where it is, and not where it was once sent:
                 # somebody may have moved it by hand.
-                here = self._drive.read()
+                here = self._where()
                 self._drive.send(
                     [self._moves[i].target if i in self._moves else here[i] for i in range(len(here))]
                 )
                 self._news = False
             due = dict(self._moves)
         busy = self._drive.busy()
-        position = self._drive.read()
+        position = self._where()
         for axis, move in due.items():
             move.status.tell(position[axis])
             move.status.device.moved(position[axis])
@@ -187,6 +188,13 @@ class Motion:
                 self._time_out(axis, move, position[axis])
         return True
 
+    def _where(self) -> Sequence[float]:
+        """Position of every axis; one that is no number is neither told to anybody nor sent back to the stage."""
+        position = self._drive.read()
+        if not all(map(math.isfinite, position)):
+            raise ReadingError(f"{self._drive.label}: says that it is at {list(position)}")
+        return position
+
     def _over(self) -> bool:
         """Whether nothing is on its way any more; the thread then ends, and the next move starts another."""
         if self._moves:
@@ -197,7 +205,7 @@ class Motion:
     def _arrive(self, due: dict[int, _Move]) -> None:
         if self._drive.settle_s:
             self._clock.sleep(self._drive.settle_s)
-        position = self._drive.read()
+        position = self._where()
         for axis, move in due.items():
             if not self._take(axis, move):
                 continue

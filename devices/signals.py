@@ -3,12 +3,12 @@
 A reading that fails raises; it never becomes a number. Nothing here knows which device a signal belongs to.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 from ophyd import Kind, Signal
 from ophyd.utils import ReadOnlyError
 
@@ -76,6 +76,19 @@ class Setting(DeclaredSignal):
     def source_name(self) -> str:
         """Where the value is from."""
         return f"setting:{self.name}"
+
+    def get(self, **_: Any) -> Any:
+        """What it was told.
+
+        Raises
+        ------
+        ReadingError
+            By force, or by the configuration, it was told a number that is not finite.
+        """
+        value = super().get()
+        if self._dtype_numpy == "<f8" and not np.all(np.isfinite(value)):
+            raise ReadingError(f"{self.name}: it was told {value}, which is no finite number; set it anew")
+        return value
 
     def put(self, value: Any, *, force: bool = False, **_: Any) -> None:
         """Keep a value.
@@ -170,9 +183,9 @@ class CoreSignal(DeclaredSignal):
         """
         try:
             value = self._read_function(self.parent)
-            if self._dtype_numpy == "<f8" and self._shape == ():
-                value = float(value)
-                if not math.isfinite(value):
+            if self._dtype_numpy == "<f8":
+                value = float(value) if self._shape == () else value
+                if not np.all(np.isfinite(value)):
                     raise ValueError(f"it says {value}")  # noqa: TRY301 - told like every other failure
             elif self._dtype_numpy == "<i8" and self._shape == ():
                 value = int(value)

@@ -221,8 +221,8 @@ class View(CameraFacts):
             )
         core.setExposure(self.label, exposure_ms)
         taken = core.getExposure(self.label)
-        # Rolling shutters count exposures in rows of about 0.01 ms.
-        if abs(taken - exposure_ms) > max(0.02, 0.01 * exposure_ms):
+        # Rolling shutters count exposures in rows of about 0.01 ms. What is no number is not near either.
+        if not abs(taken - exposure_ms) <= max(0.02, 0.01 * exposure_ms):
             raise AcquisitionError(
                 f"{self.name} ({self.label}): asked for an exposure of {exposure_ms:g} ms, "
                 f"the camera took {taken:g}"

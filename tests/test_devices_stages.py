@@ -1,10 +1,11 @@
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
 import bluesky.preprocessors as bpp
+import numpy as np
 import pytest
 from bluesky import Msg
 from bluesky.simulators import check_limits
@@ -14,7 +15,7 @@ from ophyd.utils import LimitError
 
 from devices import Dispim, SystemClock
 from devices.configuration import TemperatureSettings
-from gently_bluesky.errors import MoveError, MoveTimeoutError, ReadingError
+from gently_bluesky.errors import AcquisitionError, MoveError, MoveTimeoutError, ReadingError
 from tests.devices_rig import engine, faults, of, reason, simulated, small, validate
 
 AXES = ["z_stage", "fdrive", "piezo_a", "piezo_b"]
@@ -188,6 +189,52 @@ def test_an_answer_that_is_no_number_is_a_failed_reading(said: str) -> None:
     expected = r"scanner_a_y_offset_deg: reading mmcore:Scanner:AB:33\.SingleAxisYOffset\(deg\) failed"
     with pytest.raises(ReadingError, match=expected):
         dispim.scanner_a.read()
+
+
+@pytest.mark.parametrize("said", [float("nan"), float("inf"), float("-inf")])
+def test_a_position_that_is_no_number_fails_the_move_and_nobody_is_told_of_it(said: float) -> None:
+    dispim = simulated()
+    told: list[float] = []
+    dispim.xy_stage.x.readback.subscribe(lambda value, **_: told.append(value))
+    sent: list[tuple[float, float]] = []
+    where, send = dispim.core.getXYPosition, dispim.core.setXYPosition
+
+    def says(label: str) -> Sequence[float]:
+        return (where(label)[0], said) if armed else where(label)
+
+    def watched(label: str, x: float, y: float) -> None:
+        sent.append((x, y))
+        send(label, x, y)
+
+    armed: list[int] = []
+    dispim.core.getXYPosition = says  # type: ignore[method-assign]
+    dispim.core.setXYPosition = watched  # type: ignore[method-assign]
+    status = dispim.xy_stage.x.aim(30.0)
+    armed.append(1)
+    dispim.xy_stage.motion.move({0: (30.0, status)})
+    with pytest.raises(MoveError, match=rf"XYStage:XY:31: says that it is at \[.*{said}\]"):
+        status.wait(10)
+    assert np.all(np.isfinite(told))
+    assert sent == []
+    with pytest.raises(ReadingError, match=f"it says {said}"):
+        dispim.xy_stage.read()
+
+
+@pytest.mark.parametrize("said", [float("nan"), float("inf")])
+def test_a_reading_that_is_not_finite_is_none_wherever_it_is_from(said: float) -> None:
+    dispim = simulated()
+    dispim.core.getExposure = lambda _: said  # type: ignore[method-assign]
+    with pytest.raises(ReadingError, match=f"camera_a_exposure_ms: .*: it says {said}"):
+        dispim.camera_a.trigger().wait(10)
+    with pytest.raises(AcquisitionError, match=f"asked for an exposure of 5 ms, the camera took {said}"):
+        dispim.spim.trigger().wait(10)
+    dispim.spim.z_step_um.put(said, force=True)
+    with pytest.raises(ReadingError, match=f"spim_z_step_um: it was told {said}"):
+        dispim.spim.trigger().wait(10)
+    dispim.spim.a._times = np.array([1.0, said])
+    with pytest.raises(ReadingError, match=f"spim_a_frame_times: .*it says .*{said}"):
+        dispim.spim.a.frame_times.get()
+    assert dispim.core.getCurrentConfig("Laser") == "ALL OFF"
 
 
 def test_a_failed_reading_stops_a_run_with_its_cause() -> None:
