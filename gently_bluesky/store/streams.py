@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gently_bluesky.errors import DocumentError
+from gently_bluesky.store.documents import check_document
 
 Doc = dict[str, Any]
 
@@ -178,6 +179,8 @@ class RunTable:
             It refers to something that did not come before it, or is of an unknown kind.
         """
         self._count += 1
+        if name in _TAKE:
+            check_document(name, doc, whole=name == "stop")
         try:
             _TAKE[name](self, doc)
         except KeyError as error:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from gently_bluesky.errors import DocumentError
 
 _MAX_DEPTH = 100
+_MAX_BITS = 14_000  # of an integer: Python reads and writes no more than 4300 digits
 
 
 def plain(value: Any, where: str = "document") -> Any:
@@ -50,7 +51,7 @@ def plain(value: Any, where: str = "document") -> Any:
 
 def _plain(value: Any, where: str, depth: int) -> Any:  # noqa: PLR0911 - one line a type
     kind = type(value)
-    if value is None or kind is bool or kind is int:
+    if value is None or kind is bool or (kind is int and value.bit_length() < _MAX_BITS):
         return value
     if kind is str:
         return value
@@ -80,7 +81,9 @@ def _plain_other(value: Any, where: str, depth: int) -> Any:  # noqa: PLR0911, P
         if isinstance(item, np.generic):  # longdouble stays what it is
             item = _exact(item, where)
         return _plain(item, where, depth + 1)
-    if isinstance(value, bool | int):
+    if isinstance(value, int):
+        if value.bit_length() >= _MAX_BITS:
+            raise DocumentError(f"{where} holds an integer of {value.bit_length()} bits. JSON parsers take fewer.")
         return int(value)
     if isinstance(value, float):
         return _plain(float(value), where, depth)

@@ -13,8 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gently_bluesky.errors import DocumentError
+from gently_bluesky.errors import DocumentError, GentlyError
 from gently_bluesky.protocols import VolumeMetadata
+from gently_bluesky.store.documents import check_document, shown
 from gently_bluesky.store.facts import Geometry
 from gently_bluesky.store.streams import Doc, unpack_event_page
 from gently_bluesky.store.strict_json import plain
@@ -111,6 +112,16 @@ class Intake:
         DocumentError
             It cannot be journalled.
         """
+        check_document(name, doc)
+        try:
+            yield from self._items(name, doc)
+        except GentlyError:
+            raise
+        except (TypeError, ValueError, LookupError, AttributeError, OverflowError, RecursionError) as error:
+            uid = doc.get("uid", doc.get("datum_id"))
+            raise DocumentError(f"{name} {shown(uid)} of run {self._run.uid} makes no sense: {error!r}") from error
+
+    def _items(self, name: str, doc: Mapping[str, Any]) -> Iterator[Item]:
         match name:
             case "descriptor":
                 yield from self._take_descriptor(plain(doc, f"descriptor {doc.get('uid')}"))

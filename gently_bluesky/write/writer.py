@@ -21,6 +21,7 @@ from numpy.typing import DTypeLike
 
 from gently_bluesky.errors import DocumentError, GentlyError, NoOpenRunError, RunExistsError, WriterFailedError
 from gently_bluesky.protocols import VolumeMetadata
+from gently_bluesky.store.documents import check_document, shown
 from gently_bluesky.store.formats import FORMATS
 from gently_bluesky.store.layout import create_root, day_folder
 from gently_bluesky.store.strict_json import plain, restored
@@ -141,6 +142,8 @@ class FileWriter:
             raise WriterFailedError(f"{self!r} is closed. Make a new one.")
         if name not in _NAMES:
             raise DocumentError(f"{name!r} is no kind of document; there are {sorted(_NAMES)}.")
+        if not isinstance(doc, Mapping):
+            raise DocumentError(f"A {name} is {shown(doc)}, and should be a dict.")
         if name == "start":
             self._start(doc)
         elif name == "stop":
@@ -165,6 +168,7 @@ class FileWriter:
         start = plain(doc, "start document")
         if not isinstance(start.get("uid"), str) or not isinstance(start.get("time"), int | float):
             raise DocumentError("A start document needs a uid (text) and a time (seconds since the epoch).")
+        check_document("start", start)
         try:
             day_folder(start["time"])
         except (OverflowError, ValueError, OSError) as error:
@@ -245,19 +249,19 @@ class FileWriter:
     def _run_of(self, name: str, doc: Mapping[str, Any]) -> RunRecorder:
         for reference in ("descriptor", "run_start", "stream_resource", "resource"):
             if reference in doc:
-                run = self._of.get(doc[reference])
+                run = self._of.get(doc[reference]) if isinstance(doc[reference], str) else None
                 if run is not None:
                     return run
                 if reference == "resource" and len(self._runs) == 1:  # it came in an earlier run of one stage
                     return next(iter(self._runs.values()))
                 raise DocumentError(
-                    f"{name} {doc.get('uid', '')} refers to {reference} {doc[reference]}, which this writer has "
+                    f"{name} {shown(doc.get('uid', ''))} refers to {reference} {shown(doc[reference])}, which this writer has "
                     f"not received in a run that is open. {self._open_runs()}"
                 )
         if len(self._runs) == 1:  # resources of old do not name their run
             return next(iter(self._runs.values()))
         raise DocumentError(
-            f"{name} {doc.get('uid', '')} does not say to which run it belongs. {self._open_runs()}"
+            f"{name} {shown(doc.get('uid', ''))} does not say to which run it belongs. {self._open_runs()}"
         )
 
     def _open_runs(self) -> str:
@@ -336,13 +340,14 @@ class FileWriter:
             atexit.register(self.close)
 
     def _enqueue(self, run: RunRecorder, item: Item) -> None:
+        nbytes = item.nbytes  # before it is in the queue: what fails here must not fail on the writer's thread
         with self._changed:
             while self._queued_bytes > self._backlog_bytes and run.failure is None and not self._closed:
                 self._changed.wait()
             if self._closed:
                 raise WriterFailedError(f"{self!r} was closed in the middle of run {run.uid}.")
             self._queue.append((run, item))
-            self._queued_bytes += item.nbytes
+            self._queued_bytes += nbytes
             self._changed.notify_all()
 
     def _work(self) -> None:
