@@ -9,7 +9,7 @@ import os
 import weakref
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from gently_bluesky.errors import BadVolumeError, UnfillableError, VolumeMissingError
 from gently_bluesky.store.formats import examine
-from gently_bluesky.store.layout import uri_path
+from gently_bluesky.store.layout import name_from_template, uri_path
 from gently_bluesky.store.manifest import ManifestEntry, foreign_asset, read_entries
 from gently_bluesky.store.removed import Removed, as_before
 from gently_bluesky.store.streams import Doc, Row, RunTable, VolumeRef
@@ -131,6 +131,8 @@ class AssetReader:
     def _mapped(self, entry: ManifestEntry, *, partial: bool = False) -> NDArray[Any]:
         what = f"Volume {entry.index} of {entry.data_key!r} of run {self._uid}"
         path = self._folder / entry.path
+        if not path.resolve().is_relative_to(self._folder.resolve()):
+            raise VolumeMissingError(f"{what} should be in {path}, which is a link out of the run's folder.")
         how = Removed.of(entry)
         if how is not None and not path.exists():  # where it is there all the same, it is on its way
             back = "" if how.deleted else f" (to have it back: gently-bluesky restore {self._uid[:8]})"
@@ -144,8 +146,10 @@ class AssetReader:
             return np.memmap(path, np.dtype(entry.dtype), "r", entry.details["offset"], entry.shape)
         except FileNotFoundError as error:
             raise VolumeMissingError(f"{what} should be in {path}, and there is no such file.") from error
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise VolumeMissingError(f"{what} should be in {path}, which was cut short ({error}).") from error
+        except (OSError, KeyError) as error:
+            raise VolumeMissingError(f"{what} should be in {path}, and cannot be read ({error!r}).") from error
 
     @property
     def _uid(self) -> str:
@@ -168,13 +172,21 @@ class AssetReader:
                 f"it. Give one: Catalog(root, handlers={{{mimetype!r}: ...}}). It lies at {said.uri}."
             )
         try:
-            return reader(path, parameters, ref.index, tuple(data_key.get("shape", ())))
-        except FileNotFoundError as error:
+            return reader(path, parameters, ref.index, tuple(data_key.get("shape") or ()))
+        except OSError as error:
             raise VolumeMissingError(f"Stream resource {ref.resource} of run {self._uid}: {error}") from error
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+            raise UnfillableError(
+                f"Stream resource {ref.resource} of run {self._uid} cannot be read: {error!r}. "
+                f"Its parameters are {parameters!r:.200}; it lies at {said.uri}."
+            ) from error
 
     def _path(self, uri: str, ref: VolumeRef) -> Path:
-        path = uri_path(uri)
-        if path is None:
+        try:
+            path = uri_path(uri)
+        except ValueError:
+            path = None
+        if path is None or "\0" in str(path):
             raise UnfillableError(
                 f"Stream resource {ref.resource} of run {self._uid} lies at {uri}, not in a file."
             )
@@ -227,7 +239,7 @@ def _installed_handler(spec: str) -> Callable[..., Callable[..., Any]] | None:
 
 def _file_series(path: Path, parameters: Mapping[str, Any], index: int, shape: tuple[int, ...]) -> NDArray[Any]:
     template = parameters["template"]
-    names = template.format if "{" in template else lambda number: template % number
+    names = partial(name_from_template, template)
     if parameters.get("join_method") == "stack":
         return _read_file(path / names(index))
     per_file = int(parameters.get("chunk_shape", [1])[0] or 1)

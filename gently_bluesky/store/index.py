@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from gently_bluesky.errors import DocumentError, JournalError, RunLockedError
+from gently_bluesky.store.documents import check_document
 from gently_bluesky.store.journal import append_shared, read_documents, read_lines, read_start, rewrite_shared
+from gently_bluesky.store.layout import without_links
 from gently_bluesky.store.streams import Doc, RunTable, is_good
 from gently_bluesky.store.strict_json import plain, restored
 
@@ -77,10 +79,18 @@ class IndexEntry:
     def from_line(cls, line: Mapping[str, Any]) -> "IndexEntry":
         """Give back what `line` gave; KeyError or TypeError for anything else."""
         folder, start, stop = line["folder"], line["start"], line["stop"]
-        whole = isinstance(folder, str) and isinstance(stop, dict | None)
-        if not (whole and isinstance(start["uid"], str) and isinstance(start["time"], int | float)):
+        check_document("start", start)
+        if stop is not None:
+            check_document("stop", stop, whole=False)
+        volumes = tuple(VolumeRow(*row) for row in line["volumes"])
+        if not (isinstance(folder, str) and all(map(_is_sound, volumes))):
             raise TypeError(f"no entry of an index: {line!r:.80}")
-        return cls(folder, start, stop, tuple(VolumeRow(*row) for row in line["volumes"]))
+        return cls(folder, start, stop, volumes)
+
+
+def _is_sound(row: VolumeRow) -> bool:
+    kinds = {"stream": str, "seq_num": int, "data_key": str, "time": int | float | None}
+    return all(isinstance(getattr(row, name), kind) for name, kind in kinds.items())
 
 
 def volume_rows(run: RunTable) -> Iterator[VolumeRow]:
@@ -126,7 +136,7 @@ def append_entry(root: Path, entry: IndexEntry) -> None:
     """Add a line to the index. A failure is logged and no more: the run's own journal has it all."""
     path = root / _INDEX
     try:
-        path.parent.mkdir(exist_ok=True)
+        without_links(root, _INDEX.parent).mkdir(exist_ok=True)
         append_shared(path, [entry.line()], durable=False)
     except (OSError, RunLockedError) as error:
         log.warning("the index of %s was not brought up to date (%s); answers stay right", root, error)
@@ -134,7 +144,7 @@ def append_entry(root: Path, entry: IndexEntry) -> None:
 
 def run_folders(root: Path) -> list[Path]:
     """Give the folders of all runs under a root, also of those that never began, by the days of their start."""
-    return sorted(path for path in (root / "runs").glob("*/*/*/*") if path.is_dir() and not path.is_symlink())
+    return sorted(RootIndex(root).folders())
 
 
 def read_index(root: Path) -> dict[str, IndexEntry]:
@@ -161,7 +171,7 @@ def reindex(root: Path) -> int:
         return sorted(entries.values(), key=lambda entry: (entry.stop or {})["time"])
 
     all_entries()  # most of the work, while others may append
-    (root / _INDEX).parent.mkdir(exist_ok=True)
+    without_links(root, _INDEX.parent).mkdir(exist_ok=True)
     rewrite_shared(root / _INDEX, lambda: [entry.line() for entry in all_entries()])
     return len(entries)
 
@@ -181,7 +191,7 @@ class RootIndex:
     def entries(self) -> list[IndexEntry]:
         """Give every run, by the time of its start; those without a stop may have gone on meanwhile."""
         changed = self._read_index()
-        present = {folder.relative_to(self.root).as_posix(): folder for folder in self._folders()}
+        present = {folder.relative_to(self.root).as_posix(): folder for folder in self.folders()}
         for gone in self._known.keys() - present.keys():
             del self._known[gone]
             changed = True
@@ -201,12 +211,14 @@ class RootIndex:
 
     def _start(self, folder: Path) -> Doc | None:
         try:
-            return read_start(folder)
-        except JournalError as error:
+            start = read_start(folder)
+            check_document("start", start or {}, whole=start is not None)
+        except (JournalError, DocumentError) as error:
             if folder not in self._damaged:
                 self._damaged.add(folder)
                 log.warning("a run is left out: %s", error)
             return None
+        return start
 
     def whole(self, entry: IndexEntry) -> IndexEntry:
         """Give an entry with its stop and its volumes: as it is if it has stopped, else from its journal."""
@@ -239,7 +251,7 @@ class RootIndex:
                 break
             except OSError:
                 break
-            except (JournalError, KeyError, TypeError, AttributeError):
+            except (JournalError, DocumentError, KeyError, TypeError, AttributeError):
                 self._offset = self._after_damaged_line(path, max(before, self._offset))
         return changed
 
@@ -249,9 +261,10 @@ class RootIndex:
             file.seek(offset)
             return offset + len(file.readline())
 
-    def _folders(self) -> Iterator[Path]:
+    def folders(self) -> Iterator[Path]:
+        """Give the folders of all runs. Links are not followed: a root is one tree."""
         runs = self.root / "runs"
-        for year in self._children(runs):
+        for year in () if runs.is_symlink() else self._children(runs):
             for month in self._children(year):
                 for day in self._children(month):
                     yield from self._children(day)
@@ -263,7 +276,7 @@ class RootIndex:
             if known is not None and known[0] == changed_ns:
                 return known[1]
             with os.scandir(folder) as items:
-                children = [Path(item.path) for item in items if item.is_dir()]
+                children = [Path(item.path) for item in items if item.is_dir(follow_symlinks=False)]
         except (FileNotFoundError, NotADirectoryError):
             return []
         if time.time_ns() - changed_ns > _SETTLED_S * 1e9:

@@ -15,7 +15,7 @@ from typing import Any
 import xxhash
 from filelock import FileLock, Timeout
 
-from gently_bluesky.errors import JournalError, RunLockedError
+from gently_bluesky.errors import JournalError, RootError, RunLockedError
 from gently_bluesky.store.disk import AppendFile
 from gently_bluesky.store.layout import JOURNAL
 from gently_bluesky.store.strict_json import decode, encode
@@ -95,12 +95,11 @@ def read_documents(folder: Path, start: int = 0) -> Iterator[tuple[int, Pair]]:
     """Read the documents of a run folder in order, as `read_lines` does."""
     path = folder / JOURNAL
     for offset, line in read_lines(path, start):
-        try:
-            yield offset, (line["name"], line["doc"])
-        except (TypeError, KeyError) as error:
-            raise JournalError(
-                f"{path}: the line that ends at byte {offset} is no document: {line!r:.80}"
-            ) from error
+        if not (
+            isinstance(line, dict) and isinstance(line.get("name"), str) and isinstance(line.get("doc"), dict)
+        ):
+            raise JournalError(f"{path}: the line that ends at byte {offset} is no document: {line!r:.80}")
+        yield offset, (line["name"], line["doc"])
 
 
 def line_number(path: Path, offset: int) -> int:
@@ -175,13 +174,17 @@ def rewrite_shared(path: Path, values: Callable[[], Iterable[Mapping[str, Any]]]
     """
     beside = path.with_name(f".{path.name}.new")
     with _alone(path):
+        beside.unlink(missing_ok=True)
         beside.write_bytes(b"".join(map(encode_line, values())))
         beside.replace(path)
 
 
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    lock = FileLock(path.with_name(f"{path.name}.lock"), timeout=_PATIENCE_S)
+    lock_path = path.with_name(f"{path.name}.lock")
+    if link := next((item for item in (path, lock_path) if item.is_symlink()), None):
+        raise RootError(f"{link} is a link, and nothing is written through it. Take it away.")
+    lock = FileLock(lock_path, timeout=_PATIENCE_S)
     try:
         lock.acquire()
     except Timeout as error:

@@ -10,7 +10,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -64,6 +64,51 @@ def day_folder(time: float) -> Path:
     return Path("runs", f"{day:%Y}", f"{day:%m}", f"{day:%d}")
 
 
+def without_links(root: Path, relative: Path) -> Path:
+    """Give a folder under a root that is there or will be.
+
+    Raises
+    ------
+    RootError
+        A link on the way leads elsewhere: what is written to a root stays in it.
+    """
+    for folder in (relative, *relative.parents):
+        if (root / folder).is_symlink() and folder != Path():
+            raise RootError(
+                f"{root / folder} is a link. A root is one tree: nothing is written through links in it. "
+                "Let the root itself lie where there is room."
+            )
+    return root / relative
+
+
+_FIELD = re.compile(r"\{0?(?::[<>^=+ ]?\d{0,2}[dn]?)?\}|%[-+ 0]{0,2}\d{0,2}(?:\.\d{1,2})?[di]")
+
+
+def name_from_template(template: str, number: int) -> str:
+    """Give the name of a file of a series that others wrote, relative to its folder.
+
+    Raises
+    ------
+    ValueError
+        The template is none of one number, or its names leave the folder.
+
+    Examples
+    --------
+    >>> name_from_template("{:06d}.tif", 7), name_from_template("part/img_%5.5d.tif", 7)
+    ('000007.tif', 'part/img_00007.tif')
+    """
+    fields = list(_FIELD.finditer(template))
+    rest = _FIELD.sub("", template)
+    if len(fields) != 1 or set("{}%") & set(rest):
+        raise ValueError(f"the template {template!r:.80} is none with one number, like '{{:06d}}.tif'")
+    field = fields[0][0]
+    name = template.replace(field, field.format(number) if field.startswith("{") else field % number)
+    pure = PurePath(name)
+    if pure.is_absolute() or pure.drive or ".." in pure.parts or "\0" in name:
+        raise ValueError(f"the template {template!r:.80} leads out of its folder")
+    return name
+
+
 def file_uri(path: Path) -> str:
     """Give the uri that Bluesky's and Tiled's consumers understand: not percent-encoded, host localhost."""
     posix = path.as_posix()
@@ -75,7 +120,7 @@ def uri_path(uri: str) -> Path | None:
     parts = urlsplit(uri)
     if parts.scheme != "file" or parts.netloc not in {"", "localhost"}:
         return None
-    text = uri.split("://", 1)[1].removeprefix(parts.netloc)
+    text = uri[len("file:") :].removeprefix("//").removeprefix(parts.netloc)
     path = _local(text)
     return path if path.exists() else _local(unquote(text))
 

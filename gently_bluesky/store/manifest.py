@@ -4,10 +4,13 @@ A later line about the same path replaces an earlier one. The documents say what
 changes when bytes move.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from gently_bluesky.errors import JournalError
 from gently_bluesky.store.journal import read_lines
@@ -80,6 +83,18 @@ def is_inside(path: str) -> bool:
     return not climbs and not {":", "\\", "\0"} & set(path)
 
 
+def _check_types(entry: ManifestEntry) -> None:
+    texts: tuple[object, ...] = (entry.resource, entry.data_key, entry.path, entry.uri, entry.format, entry.dtype)
+    sizes: tuple[object, ...] = (*entry.shape, entry.bytes, entry.index or 0)
+    offset: object = entry.details.get("offset", 0)
+    wrong: list[object] = [value for value in texts if not isinstance(value, str)]
+    wrong += [size for size in (*sizes, offset) if type(size) is not int or not 0 <= size < 1 << 62]
+    if wrong or math.prod(entry.shape) >= 1 << 48:
+        raise TypeError(f"{(wrong or [entry.shape])[0]!r:.80} cannot stand where it stands")
+    if entry.dtype and np.dtype(entry.dtype).kind not in "biufc":
+        raise TypeError(f"dtype {entry.dtype!r:.80} is none of numbers")
+
+
 def read_manifest(folder: Path) -> dict[str, ManifestEntry]:
     """Read the manifest of a run folder, an entry a file.
 
@@ -112,7 +127,8 @@ def read_entries(folder: Path) -> list[ManifestEntry]:
     for offset, line in read_lines(path):
         try:
             entry = ManifestEntry(**{**line, "shape": tuple(line.get("shape", ()))})
-        except TypeError as error:
+            _check_types(entry)
+        except (TypeError, AttributeError) as error:
             raise JournalError(f"{path}: the line that ends at byte {offset} is no entry ({error})") from error
         if not (entry.state == "foreign" or is_inside(entry.path)):
             raise JournalError(

@@ -19,7 +19,16 @@ from filelock import FileLock, Timeout
 from gently_bluesky.errors import RunExistsError, RunLockedError, RunNotFoundError
 from gently_bluesky.store.disk import AppendFile, naming_a_full_disk, sync_file, sync_folder
 from gently_bluesky.store.journal import encode_line, mend, read_start
-from gently_bluesky.store.layout import JOURNAL, LOCK, MANIFEST, WRITER, day_folder, run_folder_name, slug
+from gently_bluesky.store.layout import (
+    JOURNAL,
+    LOCK,
+    MANIFEST,
+    WRITER,
+    day_folder,
+    run_folder_name,
+    slug,
+    without_links,
+)
 from gently_bluesky.store.manifest import ManifestEntry
 
 _PATIENCE_S = 10.0  # somebody may just look whether the lock is held
@@ -54,8 +63,10 @@ class RunFolder:
         ------
         RunExistsError, RunLockedError
             The run is in this root already; in the second case another process is writing it.
+        RootError
+            A link leads out of the root.
         """
-        parent = root / day_folder(start["time"])
+        parent = without_links(root, day_folder(start["time"]))
         with naming_a_full_disk(parent / run_folder_name(start), 0):
             parent.mkdir(parents=True, exist_ok=True)
             path = _create(parent, start)
