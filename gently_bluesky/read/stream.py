@@ -83,7 +83,7 @@ class Stream:
         """Give the configuration of each device that was in force for an event: {device: {key: value}}."""
         uid = self._rows[position].descriptor if self._rows else self.descriptors[-1]["uid"]
         doc = next(doc for doc in self.descriptors if doc["uid"] == uid)
-        return {name: dict(entry["data"]) for name, entry in doc.get("configuration", {}).items()}
+        return {name: dict(entry.get("data", {})) for name, entry in doc.get("configuration", {}).items()}
 
     @overload
     def __getitem__(self, key: str) -> Any: ...

@@ -6,7 +6,7 @@ can afford, and with an error that names the document and the place. Whatever el
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -33,18 +33,15 @@ def _text(value: Any) -> bool:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and _is_finite(value)
-
-
-def _is_finite(value: Real) -> bool:
     try:
-        return math.isfinite(value)
+        return type(value) is not bool and isinstance(value, Real) and math.isfinite(value)
     except OverflowError:
         return False
 
 
 def _count(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and 0 <= value < 1 << 53
+    whole = type(value) is int or isinstance(value, np.integer)
+    return whole and 0 <= int(value) < 1 << 53
 
 
 def _mapping(value: Any) -> bool:
@@ -52,9 +49,14 @@ def _mapping(value: Any) -> bool:
 
 
 def _listed(check: Check) -> Check:
-    return lambda value: isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes) and all(
-        map(check, value)
-    )  # fmt: skip
+    def each(value: Any) -> bool:
+        listed = isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes)
+        return listed and all(map(check, value))
+
+    return each
+
+
+_LIST = _listed(lambda _: True)
 
 
 def _range(value: Any) -> bool:
@@ -89,7 +91,7 @@ def _configuration(value: Any) -> bool:
 
 
 def _columns(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(map(_listed(lambda item: True), value.values()))
+    return isinstance(value, Mapping) and all(map(_LIST, value.values()))
 
 
 _WORDS: Mapping[Check, str] = {
@@ -181,7 +183,7 @@ def check_document(name: str, doc: Any, *, whole: bool = True) -> None:
             if key not in doc:
                 if whole and checks is needed:
                     raise DocumentError(f"{_which(name, doc)} lacks its {key!r}.")
-            elif not check(doc[key]) and (checks is needed or doc[key] is not None):
+            elif not check(doc[key]):
                 should = _WORDS.get(check, "a list of such values")
                 raise DocumentError(
                     f"{_which(name, doc)} has {shown(doc[key])} as its {key!r}, which should be {should}."

@@ -18,6 +18,7 @@ from gently_bluesky.store.facts import EventFacts, Found, FrameTimes, Geometry, 
 _NAMESPACE = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 _SCHEMA = f"{_NAMESPACE} {_NAMESPACE}/ome.xsd"
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_YEAR_10000 = 253_402_300_800  # seconds since the epoch
 _MICROMETER = "\u00b5m"
 _HOME = "gently_bluesky/volume"
 _NO_SUM = b"0" * 16  # stands in the place of the checksum while it is taken
@@ -75,7 +76,7 @@ def ome_xml(
         },
     )
     image = ET.SubElement(root, "Image", {"ID": "Image:0", "Name": _text(f"{facts.data_key} {facts.index:06d}")})
-    began = next((t for t in times or () if t is not None), None)
+    began = next((t for t in times or () if t is not None and 0 <= t < _YEAR_10000), None)  # no nan, no inf
     if began is not None:
         moment = datetime.datetime.fromtimestamp(began, datetime.UTC)
         ET.SubElement(image, "AcquisitionDate").text = moment.isoformat(timespec="milliseconds")[:-6]
@@ -149,7 +150,7 @@ def _planes(geometry: Geometry, facts: VolumeFacts, times: FrameTimes | None) ->
     for plane in range(geometry.planes):
         text = f'<Plane TheZ="{plane % size_z}" TheC="0" TheT="{plane // size_z}"'
         time = times[plane] if times else None
-        if time is not None and isinstance(began, int | float):
+        if time is not None and math.isfinite(time) and isinstance(began, int | float):
             text += f' DeltaT="{time - began:.6f}" DeltaTUnit="s"'
         if len(stage) > 2:
             position = stage[2] + (float(z_um[plane]) if plane < len(z_um) else 0.0)

@@ -180,7 +180,7 @@ class RunTable:
         """
         self._count += 1
         if name in _TAKE:
-            check_document(name, doc, whole=name == "stop")
+            check_document(name, doc, whole=name in {"start", "stop"})
         try:
             _TAKE[name](self, doc)
         except KeyError as error:
@@ -206,10 +206,11 @@ class RunTable:
         self.stop = doc
 
     def _take_descriptor(self, doc: Doc) -> None:
-        stream = self.streams.setdefault(doc.get("name") or "primary", StreamTable(doc.get("name") or "primary"))
-        stream.descriptors.append(doc)
+        uid, name = doc["uid"], doc.get("name") or "primary"
         stream_keys = [key for key, entry in doc["data_keys"].items() if entry.get("external") == "STREAM:"]
-        self._descriptors[doc["uid"]] = (stream, doc, stream_keys)
+        stream = self.streams.setdefault(name, StreamTable(name))
+        stream.descriptors.append(doc)
+        self._descriptors[uid] = (stream, doc, stream_keys)
 
     def _take_event(self, doc: Doc) -> None:
         stream, _, stream_keys = self._descriptors[doc["descriptor"]]

@@ -119,7 +119,9 @@ class Intake:
             raise
         except (TypeError, ValueError, LookupError, AttributeError, OverflowError, RecursionError) as error:
             uid = doc.get("uid", doc.get("datum_id"))
-            raise DocumentError(f"{name} {shown(uid)} of run {self._run.uid} makes no sense: {error!r}") from error
+            raise DocumentError(
+                f"{name} {shown(uid)} of run {self._run.uid} makes no sense: {error!r:.300}"
+            ) from error
 
     def _items(self, name: str, doc: Mapping[str, Any]) -> Iterator[Item]:
         match name:
@@ -174,6 +176,8 @@ class Intake:
     def _take_stream_datum(self, doc: Doc) -> Iterator[Item]:
         descriptor = self._descriptor(doc["descriptor"], "stream_datum")
         uid, stop = doc["stream_resource"], doc["indices"]["stop"]
+        if uid not in self.seen:
+            raise DocumentError(f"stream_datum {doc['uid']} names stream_resource {uid}, which never came.")
         resource = self._run.resource_of(uid)
         if resource is not None and stop > resource.sealed:
             raise DocumentError(

@@ -76,7 +76,7 @@ class RunRecorder:
         self._hot: dict[str, Path] = {}
         self._surroundings = Surroundings(
             start=start,
-            facts={key: value for key in _START_FACTS if _is_fact(value := start.get(key))},
+            facts={key: start[key] for key in _START_FACTS if _is_fact(start.get(key))},
             folder=self._folder.path,
             pool=pool,
             hashing=hashing,

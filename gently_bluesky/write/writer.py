@@ -224,8 +224,9 @@ class FileWriter:
             self._complain()
 
     def _stop(self, doc: Mapping[str, Any]) -> None:
-        if doc["run_start"] in self._refused:
-            self._refused.discard(doc["run_start"])  # whoever asked was told at the start
+        uid = doc.get("run_start")
+        if isinstance(uid, str) and uid in self._refused:
+            self._refused.discard(uid)  # whoever asked was told at the start
             return
         run = self._run_of("stop", doc)
         try:
@@ -255,8 +256,8 @@ class FileWriter:
                 if reference == "resource" and len(self._runs) == 1:  # it came in an earlier run of one stage
                     return next(iter(self._runs.values()))
                 raise DocumentError(
-                    f"{name} {shown(doc.get('uid', ''))} refers to {reference} {shown(doc[reference])}, which this writer has "
-                    f"not received in a run that is open. {self._open_runs()}"
+                    f"{name} {shown(doc.get('uid', ''))} refers to {reference} {shown(doc[reference])}, "
+                    f"which this writer has not received in a run that is open. {self._open_runs()}"
                 )
         if len(self._runs) == 1:  # resources of old do not name their run
             return next(iter(self._runs.values()))
