@@ -128,8 +128,9 @@ def test_a_document_that_refers_to_nothing_takes_no_good_one_of_its_group_with_i
         writer("event", event("d", 1, {"x": 1}))
         datum = {"uid": "sd", "stream_resource": "nowhere", "descriptor": "d"}
         ranges = {"indices": {"start": 0, "stop": 1}, "seq_nums": {"start": 1, "stop": 2}}
-        writer("stream_datum", datum | ranges)
-        with pytest.raises(WriterFailedError, match="refers to, or lacks, 'nowhere'"):
+        with pytest.raises(DocumentError, match="names stream_resource nowhere, which never came"):
+            writer("stream_datum", datum | ranges)
+        with pytest.raises(WriterFailedError, match="nowhere"):
             writer.flush()
         with pytest.raises(WriterFailedError):
             writer("event", event("d", 2, {"x": 2}))
