@@ -36,7 +36,7 @@ from gently_bluesky.errors import BadVolumeError, FrameMissingError, NoOpenRunEr
 from gently_bluesky.read.run import Run
 from gently_bluesky.write.resource import ResourceWriter
 from tests.conftest import Campaign
-from tests.data_rig import hold_pixels, journal, manifest
+from tests.data_rig import journal, manifest, pixel_hash
 
 LIMIT_BYTES = 16
 NOON = 1_795_433_400.0
@@ -803,7 +803,9 @@ class Documents(RuleBasedStateMachine):
         files = sorted(str(p.relative_to(read.folder).as_posix()) for p in read.folder.glob("*/*"))
         if run.stop is not None:
             assert files == sorted(e["path"] for e in entries.values() if "path" in e)
-            hold_pixels(read)
+            for each in entries.values():
+                if each["state"] == "sealed":
+                    assert pixel_hash(self.mapped(read, each)) == each["xxh3_128"]
         for camera in run.cameras.values():
             for address, array in camera.volumes.items():
                 entry = entries.get(address)
@@ -813,13 +815,17 @@ class Documents(RuleBasedStateMachine):
                     continue
                 assert entry is not None, f"{address} was lost"
                 assert entry["state"] == "sealed"
-                path, offset = read.folder / entry["path"], entry["details"]["offset"]
-                self.hold_pixels(np.memmap(path, entry["dtype"], "r", offset, tuple(entry["shape"])), array)
+                self.hold_pixels(self.mapped(read, entry), array)
         filed = sum(len(event.filed) for stream in run.streams.values() for event in stream.events)
         streamed = sum(len(camera.volumes) for camera in run.cameras.values())
         foreign = bool(run.alien) + bool(run.old)
         if run.stop is not None:
             assert len(entries) == filed + streamed + foreign
+
+    @staticmethod
+    def mapped(read: Run, entry: Doc) -> NDArray[Any]:
+        path, offset = read.folder / entry["path"], entry["details"]["offset"]
+        return np.memmap(path, entry["dtype"], "r", offset, tuple(entry["shape"]))
 
     def hold_filled(self, read: Run, run: OneRun) -> None:
         """Every event has its arrays, also one that a rewind has replaced."""
