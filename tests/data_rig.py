@@ -218,7 +218,7 @@ def taken(camera: Camera, *readings: Mapping[str, Any]) -> Iterator[Msg]:
 
 def settle(writer: FileWriter) -> None:
     """Wait until the writer's thread has done all that it was given, and raise nothing."""
-    writer._drain()
+    writer._backlog.drain()
 
 
 def newest(root: Path) -> Run:

@@ -491,14 +491,13 @@ def test_a_full_backlog_makes_the_engine_wait_and_loses_nothing(
         def feed_all() -> None:
             for name, document in documents:
                 writer(name, document)
-                most[0] = max(most[0], writer._queued_bytes)
+                most[0] = max(most[0], writer._backlog.nbytes)
                 if name == "event":
                     emitted.append(document["seq_num"])
 
         feeder = threading.Thread(target=feed_all)
         feeder.start()
-        with writer._changed:
-            assert writer._changed.wait_for(lambda: writer._queued_bytes > 3 * size, DEADLINE_S)
+        assert writer._backlog.wait_for(lambda: writer._backlog.nbytes > 3 * size, DEADLINE_S)
         assert len(emitted) <= 4
         gate.set()
         feeder.join(DEADLINE_S)

@@ -6,12 +6,10 @@ thread that writes; it knows nothing of what documents mean.
 
 import atexit
 import logging
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count, groupby
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -25,6 +23,7 @@ from gently_bluesky.store.documents import check_document, shown
 from gently_bluesky.store.formats import FORMATS
 from gently_bluesky.store.layout import create_root, day_folder
 from gently_bluesky.store.strict_json import plain, restored
+from gently_bluesky.write.backlog import Backlog
 from gently_bluesky.write.intake import Item
 from gently_bluesky.write.recorder import RunRecorder
 from gently_bluesky.write.recovery import LeftAlone, Salvage, recover
@@ -35,7 +34,6 @@ log = logging.getLogger(__name__)
 
 Subscriber = Callable[[str, dict[str, Any]], object]
 
-_GROUP, _GROUP_BYTES = 256, 32 << 20  # what is made durable together, at most
 _NAMES = {name.value for name in DocumentNames} | {"bulk_events", "bulk_datum"}
 
 
@@ -96,7 +94,7 @@ class FileWriter:
         self._durability = durability
         self._inline_limit_bytes = inline_limit_bytes
         self._make_store = FORMATS[image_format]
-        self._backlog_bytes = backlog_bytes
+        self._backlog = Backlog(backlog_bytes, self._commit)
         self._salvage = salvage
         self._runs: dict[str, RunRecorder] = {}
         self._of: dict[str, RunRecorder] = {}
@@ -104,11 +102,6 @@ class FileWriter:
         self._subscribers: dict[int, tuple[str, Subscriber]] = {}
         self._tokens = count()
         self._complaint: BaseException | None = None
-        self._queue: deque[tuple[RunRecorder, Item]] = deque()
-        self._queued_bytes = 0
-        self._busy = False
-        self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._hashing: ThreadPoolExecutor | None = None
         self._closed = False
@@ -158,7 +151,7 @@ class FileWriter:
             self._take(name, doc)
 
     def _refuse_own_thread(self) -> None:
-        if threading.current_thread() is self._thread:  # it would wait for itself
+        if self._backlog.is_mine:  # it would wait for itself
             raise WriterFailedError(
                 f"A subscriber of {self!r} writes into the same writer, on the thread that writes. "
                 "Do it from a thread of its own."
@@ -189,7 +182,7 @@ class FileWriter:
                 pool=self._pool,
                 hashing=self._hashing,
                 claim=RunSpace(self._reserve, start, self._now).claim,
-                enqueue=self._enqueue,
+                enqueue=self._backlog.put,
                 durability=self._durability,
                 inline_limit_bytes=self._inline_limit_bytes,
             )
@@ -197,7 +190,7 @@ class FileWriter:
             self._refused.add(start["uid"])
             raise
         self._runs[start["uid"]] = self._of[start["uid"]] = run
-        self._enqueue(run, Item("start", start))
+        self._backlog.put(run, Item("start", start))
         run.begun.wait()  # what is exposed from now on has a run to belong to
         run.check()
 
@@ -233,7 +226,7 @@ class FileWriter:
             run.take("stop", doc)
             run.finished.wait()
         except BaseException:
-            self._drain()
+            self._backlog.drain()
             run.abandon()
             raise
         finally:
@@ -333,47 +326,11 @@ class FileWriter:
     # --- the thread -----------------------------------------------------------------------------------------
 
     def _begin_thread(self) -> None:
-        if self._thread is None:
+        if self._pool is None:
             self._pool = ThreadPoolExecutor(1, "gently-write-behind")
             self._hashing = ThreadPoolExecutor(1, "gently-hash")
-            self._thread = threading.Thread(target=self._work, name="gently-writer", daemon=True)
-            self._thread.start()
+            self._backlog.begin()
             atexit.register(self.close)
-
-    def _enqueue(self, run: RunRecorder, item: Item) -> None:
-        nbytes = item.nbytes  # before it is in the queue: what fails here must not fail on the writer's thread
-        with self._changed:
-            while self._queued_bytes > self._backlog_bytes and run.failure is None and not self._closed:
-                self._changed.wait()
-            if self._closed:
-                raise WriterFailedError(f"{self!r} was closed in the middle of run {run.uid}.")
-            self._queue.append((run, item))
-            self._queued_bytes += nbytes
-            self._changed.notify_all()
-
-    def _work(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._queue or self._closed)
-                if not self._queue:
-                    return
-                group = self._next_group()
-                self._busy = True
-            for run, pairs in groupby(group, key=lambda pair: pair[0]):
-                self._commit(run, [item for _, item in pairs])
-            with self._changed:
-                self._queued_bytes -= sum(item.nbytes for _, item in group)
-                self._busy = False
-                self._changed.notify_all()
-            del group
-
-    def _next_group(self) -> list[tuple[RunRecorder, Item]]:
-        group: list[tuple[RunRecorder, Item]] = []
-        nbytes = 0
-        while self._queue and len(group) < _GROUP and nbytes < _GROUP_BYTES:
-            group.append(self._queue.popleft())
-            nbytes += group[-1][1].nbytes
-        return group
 
     def _commit(self, run: RunRecorder, items: list[Item]) -> None:
         stop = next((i for i, item in enumerate(items) if item.name == "stop"), None)
@@ -417,14 +374,10 @@ class FileWriter:
             Something could not be written.
         """
         self._refuse_own_thread()
-        self._drain()
+        self._backlog.drain()
         for run in list(self._runs.values()):
             run.check()
         self._complain()
-
-    def _drain(self) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: not self._queue and not self._busy)
 
     def close(self) -> None:
         """Write what is still to be written and end the thread; a second time does nothing.
@@ -433,16 +386,12 @@ class FileWriter:
         """
         if self._closed:
             return
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join()
-            atexit.unregister(self.close)
-        if self._pool is not None:
-            self._pool.shutdown()
-        if self._hashing is not None:
-            self._hashing.shutdown()
+        self._closed = True
+        self._backlog.close()
+        for pool in (self._pool, self._hashing):
+            if pool is not None:
+                pool.shutdown()
+        atexit.unregister(self.close)
         for run in self._runs.values():
             run.abandon()
             run.begun.set()
