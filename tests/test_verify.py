@@ -12,7 +12,7 @@ import pytest
 import tifffile
 
 from gently_bluesky import Catalog, FileWriter
-from gently_bluesky.errors import RootError
+from gently_bluesky.errors import JournalError, RootError
 from gently_bluesky.keep.acts import finish_interrupted
 from gently_bluesky.keep.discard import discard
 from gently_bluesky.keep.documents import DocumentCheck
@@ -210,6 +210,19 @@ def test_a_bit_that_flipped_in_the_head_of_a_volume_is_found(root: Path) -> None
     assert found(root, afresh=True) == []
 
 
+def test_what_was_found_changed_stays_an_error_whatever_the_time_of_its_file_says(root: Path) -> None:
+    path = acquired(root) / "cam_image" / "000001.ome.tif"
+    assert found(root) == []
+    status = path.stat()
+    flip(path)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert found(root) == [], "as if nobody had touched it"
+    for afresh in (True, False, False):
+        assert found(root, afresh=afresh) == [("error", "changed", "cam_image/000001.ome.tif")]
+    flip(path)
+    assert found(root) == []
+
+
 # --- runs ---------------------------------------------------------------------------------------------------
 
 
@@ -283,6 +296,28 @@ def test_a_journal_that_is_gone_or_empty_is_an_error_while_anything_of_its_run_i
     assert found(root) == [("error", "journal", "journal.jsonl")]
     shutil.rmtree(root / "index")
     assert found(root) == [("error", "journal", "journal.jsonl")]
+    (folder / "journal.jsonl").write_bytes(content)
+    assert found(root) == []
+
+
+def test_a_run_that_the_index_knows_to_have_ended_is_not_made_an_interrupted_one(root: Path) -> None:
+    folder = acquired(root)
+    content, index = (folder / "journal.jsonl").read_bytes(), (root / "index" / "runs.jsonl").read_bytes()
+    for damaged in (content[:-50], b""):
+        (folder / "journal.jsonl").write_bytes(damaged)
+        (first, *_) = [finding for finding in verify(root).findings if finding.kind == "journal"]
+        assert "from a copy" in first.text
+        assert reindex(root) == 1
+        assert (root / "index" / "runs.jsonl").read_bytes() == index, "there is no other trace of its end"
+        assert recover(root) == []
+        (run,) = Catalog(root)
+        assert run.exit_status == "success"
+    (folder / "journal.jsonl").unlink()
+    (run,) = Catalog(root)
+    assert run.damage is not None
+    assert "journal" in run.damage
+    with pytest.raises(JournalError, match="is gone"):
+        run["primary"]
     (folder / "journal.jsonl").write_bytes(content)
     assert found(root) == []
 
@@ -373,6 +408,14 @@ def test_what_is_in_the_trash_is_held_against_the_manifests(root: Path) -> None:
     copy.rename(copy.with_name("elsewhere.ome.tif"))
     elsewhere = copy.with_name("elsewhere.ome.tif").relative_to(root).as_posix()
     assert found(root) == [("error", "missing", name), ("warning", "stranger", elsewhere)]
+
+
+def test_a_bit_that_flipped_in_the_trash_is_found(root: Path) -> None:
+    acquired(root)
+    discard(root, -1, by="ada")
+    (copy,) = (root / "trash").rglob("000001.ome.tif")
+    flip(copy)
+    assert found(root) == [("error", "changed", "cam_image/000001.ome.tif")]
 
 
 def test_a_removal_that_was_interrupted_is_a_warning_until_it_is_finished(root: Path) -> None:

@@ -43,6 +43,8 @@ def recover(
             print_json({"recovered": not isinstance(each, LeftAlone), **asdict(each)})
         else:
             out.print(str(each), highlight=False, markup=False, soft_wrap=True)
+    if any(isinstance(each, LeftAlone) and not each.running for each in done):
+        raise typer.Exit(1)
     if not (done or finished or as_json):
         out.print(f"Every run in {Catalog(root).root} has its stop document.", highlight=False, soft_wrap=True)
 

@@ -95,6 +95,8 @@ def _print_plan(plan: Any) -> None:
     if plan.expired:
         expired = _size(sum(each.bytes for each in plan.expired))
         _say(f"{expired} in the trash are past their grace, and would go for good.")
+    if plan.removals and not plan.grace_days:
+        _say("It would be deleted at once, for good: grace_days is 0.")
     if plan.removals or plan.expired:
         _say("Nothing was done: --apply does it.")
 
@@ -103,7 +105,8 @@ def _print_applied(plan: Any, applied: Any) -> None:
     _print_removals("Moved into the trash", applied.removed)
     _print_kept("Was to go, and stays", applied.kept)
     moved = f"{counted(len(applied.removed), 'file')}, {_size(sum(each.bytes for each in applied.removed))}"
-    _say(f"In the trash for {plan.grace_days:g} days: {moved}. Back with: gently-bluesky restore RUN")
+    if plan.grace_days > 0:
+        _say(f"In the trash for {plan.grace_days:g} days: {moved}. Back with: gently-bluesky restore RUN")
     if applied.deleted:
         gone = f"{counted(len(applied.deleted), 'file')}, {_size(sum(each.bytes for each in applied.deleted))}"
         _say(f"Deleted for good, past their grace: {gone}.")

@@ -17,6 +17,7 @@ from gently_bluesky.store.formats import examine
 from gently_bluesky.store.layout import JOURNAL, LOCK, MANIFEST, TAGS, WRITER, uri_path
 from gently_bluesky.store.manifest import ManifestEntry
 from gently_bluesky.store.ome_xml import describes
+from gently_bluesky.store.removed import Removed, as_before
 from gently_bluesky.store.streams import Doc, Row, RunTable, VolumeRef, is_good
 
 _OURS = {JOURNAL, MANIFEST, LOCK, WRITER, TAGS, f"{TAGS}.lock", f"{MANIFEST}.lock"}
@@ -42,6 +43,7 @@ class FileCheck:
     """
 
     def __init__(self, root: Path, folder: Path, table: RunTable, manifest: Sequence[ManifestEntry]) -> None:
+        self._root = root
         self._folder = folder
         self._name = folder.relative_to(root).as_posix()
         self._table = table
@@ -102,6 +104,7 @@ class FileCheck:
             yield from self._of_foreign(entry)
             return
         if entry.state == "removed":
+            yield from self._of_trashed(entry, stored)
             if (self._folder / entry.path).exists():
                 text = "it is there, and the manifest says that it was removed: gently-bluesky recover"
                 yield self._finding("warning", "removed", text, entry.path)
@@ -119,6 +122,15 @@ class FileCheck:
             yield self._finding("note", "incomplete", text, entry.path)
         elif VolumeRef(entry.resource, entry.index or 0) not in self._named:
             yield self._finding("note", "unreferenced", "it is whole, and no document names it", entry.path)
+
+    def _of_trashed(self, entry: ManifestEntry, stored: StoredFiles) -> Iterator[Finding]:
+        how = Removed.of(entry)
+        copy = None if how is None or how.deleted is not None else how.path(self._root)
+        if copy is None or not copy.is_file():
+            return
+        condition = stored.condition_of(copy, as_before(entry))
+        if condition in _CONDITIONS:
+            yield self._finding("error", condition, f"in the trash: {_CONDITIONS[condition]}", entry.path)
 
     def _of_head(self, entry: ManifestEntry) -> Iterator[Finding]:
         try:

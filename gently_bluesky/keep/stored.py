@@ -79,7 +79,10 @@ class StoredFiles:
 
     def condition(self, folder: Path, entry: ManifestEntry) -> Condition:
         """Compare one file of a run folder with its manifest entry; its pixels are read, unless they are known."""
-        path = folder / entry.path
+        return self.condition_of(folder / entry.path, entry)
+
+    def condition_of(self, path: Path, entry: ManifestEntry) -> Condition:
+        """Compare a file, wherever it is now, with a manifest entry."""
         try:
             status = path.stat()
         except (FileNotFoundError, NotADirectoryError):
@@ -89,7 +92,7 @@ class StoredFiles:
             return "short" if status.st_size < wanted else "grown"
         if entry.xxh3_128 is None:
             return "unknown"
-        return "good" if self.is_known(folder, entry) else self._compare(path, entry)
+        return "good" if self.is_unchanged(path, entry.xxh3_128) else self._compare(path, entry)
 
     def _compare(self, path: Path, entry: ManifestEntry) -> Condition:
         try:
@@ -100,6 +103,8 @@ class StoredFiles:
         except FileNotFoundError:
             return "missing"
         if digest != entry.xxh3_128:
+            with self._lock:  # what was remembered of it is not true any more, whatever its time says
+                self._new[path.relative_to(self._root).as_posix()] = _Seen(-1, 0, "")
             return "changed"
         self.found_good(path, status, digest)
         return "good"

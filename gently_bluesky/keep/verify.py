@@ -114,11 +114,12 @@ class _Verification:
             text = f"its run is in {first}, too: a copy, which makes its uid ambiguous; move one of them away"
             self.findings.append(Finding(name, "error", "twice", text))
         running = is_locked(folder)
-        if table.stop is None:
-            self.findings.append(_without_stop(name, running=running))
         known = self.index.get(name)
+        ended = known is not None and known.stop is not None
+        if table.stop is None:
+            self.findings.append(_without_stop(name, running=running, ended=ended))
         fresh = IndexEntry(name, table.start, table.stop, tuple(volume_rows(table)))
-        if known is not None and known.line() != fresh.line():
+        if known is not None and known.line() != fresh.line() and (table.stop is not None or not ended):
             text = "the index says something else than its journal: gently-bluesky reindex"
             self.findings.append(Finding(name, "error", "index", text))
         try:
@@ -215,7 +216,13 @@ def _is_torn(path: Path) -> bool:
         return False
 
 
-def _without_stop(name: str, *, running: bool) -> Finding:
+def _without_stop(name: str, *, running: bool, ended: bool) -> Finding:
+    if ended:
+        text = (
+            "the index knows that it ended, and its journal does not hold that any more: bring journal.jsonl back "
+            "from a copy"
+        )
+        return Finding(name, "error", "journal", text, JOURNAL)
     if running:
         return Finding(name, "note", "running", "it is being written; it was looked at as far as it is")
     text = "it has no stop document, and nobody writes it: gently-bluesky recover"

@@ -95,6 +95,12 @@ class Run:
                 table(name, self._rebased(name, doc))
                 self._offset = offset
         except FileNotFoundError as error:
+            if self._start is not None and self.folder.is_dir():
+                self._damage = (
+                    f"The journal of run {self.uid} is gone from {self.folder}; the index knows its start, and no "
+                    "more. With a copy of the file in its place, run.refresh() reads all."
+                )
+                return
             raise RunNotFoundError(f"There is no run in {self.folder} any more.") from error
         except (JournalError, DocumentError) as error:
             self._damage = self._described(str(error))

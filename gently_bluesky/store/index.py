@@ -153,9 +153,10 @@ def read_index(root: Path) -> dict[str, IndexEntry]:
 
 
 def reindex(root: Path) -> int:
-    """Write the index anew, from the run folders alone; give how many runs it holds.
+    """Write the index anew, from the run folders; give how many runs it holds.
 
-    Runs that end meanwhile are not lost from it.
+    Runs that end meanwhile are not lost from it. Of a run whose journal has lost its start or its stop since it
+    was indexed, the old entry stays: there is no other trace of it.
 
     Raises
     ------
@@ -163,10 +164,16 @@ def reindex(root: Path) -> int:
         Another process did not let go of the index.
     """
     entries: dict[Path, IndexEntry] = {}
+    before = read_index(root)
 
     def all_entries() -> list[IndexEntry]:
         for folder in run_folders(root):
-            if folder not in entries and (entry := entry_of(root, folder)) is not None and entry.stop is not None:
+            if folder in entries:
+                continue
+            entry = entry_of(root, folder)
+            if entry is None or entry.stop is None:
+                entry = before.get(folder.relative_to(root).as_posix())
+            if entry is not None and entry.stop is not None:
                 entries[folder] = entry
         return sorted(entries.values(), key=lambda entry: (entry.stop or {})["time"])
 

@@ -87,6 +87,8 @@ class FileWriter:
             raise ValueError(f"image_format {image_format!r} is not one of {sorted(FORMATS)}.")
         if durability not in {"event", "run"}:
             raise ValueError(f"durability {durability!r} is neither 'event' nor 'run'.")
+        if salvage not in {"beside", "event", None}:
+            raise ValueError(f"salvage {salvage!r} is none of 'beside', 'event' and None.")
         self.root = create_root(Path(root))
         self._reserve = Reserve(self.root, reserve_bytes)
         self._now = now
