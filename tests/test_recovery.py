@@ -1,5 +1,6 @@
 import json
 import platform
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from gently_bluesky import Catalog, FileWriter, replay
 from gently_bluesky.errors import BadVolumeError, FrameMissingError, RootError
 from gently_bluesky.read.run import Run
 from gently_bluesky.store.audit import read_audit
+from gently_bluesky.store.formats import examine
 from gently_bluesky.store.journal import encode_line
 from gently_bluesky.store.manifest import read_manifest
 from gently_bluesky.write.recovery import LeftAlone, Recovery, Salvage, recover
@@ -251,6 +253,34 @@ def test_planes_of_a_partial_volume_are_read_where_they_came_and_nowhere_else(ro
     again = Catalog(tmp_path / "copy")["run"]["primary"]
     assert again["good"].tolist() == [None, None, False]
     np.testing.assert_array_equal(again["cam"].volume(2, include_bad=True)[:3], volume(2)[:3])
+
+
+@pytest.mark.parametrize("name", ["0.npy", "-5.npy", "99999999999999999999.npy", "000007.npy"])
+def test_an_array_of_others_in_a_run_folder_is_left_alone(root: Path, name: str) -> None:
+    folder = interrupted(root)
+    (folder / "analysis").mkdir()
+    np.save(folder / "analysis" / name, np.array(["a", "b"]))
+    recover(root)
+    hold_events(the_run(root), 2)
+    assert len(manifest(folder)) == 3
+
+
+def test_a_bit_that_flipped_in_the_times_of_an_unfinished_volume_is_no_time(root: Path) -> None:
+    folder = interrupted(root)
+    path = folder / "cam" / "000002.ome.tif"
+    content = bytearray(path.read_bytes())
+    place = examine(path).offset - 8 * SHAPE[0]
+    for times in (struct.pack("<d", 2.4e163), struct.pack("<d", float("inf")), struct.pack("<d", float("nan"))):
+        content[place : place + 8] = times
+        path.write_bytes(content)
+        recover(root)
+        stop = the_run(root).stop
+        assert stop is not None
+        assert stop["time"] == 1_795_433_410.0
+        (folder / "journal.jsonl").write_bytes(
+            b"".join((folder / "journal.jsonl").read_bytes().splitlines(True)[:-1])
+        )
+        (root / "index" / "runs.jsonl").unlink()
 
 
 # --- who is alive -------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 import json
 import os
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -811,3 +813,57 @@ def test_inline_arrays_stay_in_their_events(root: Path) -> None:
     run = record(root, bp.count([inline("small", np.array([1, 2, 3]))], 1))
     assert discard(root, run.uid).paths == ()
     np.testing.assert_array_equal(fresh(root, run)["primary"]["small"][0], [1, 2, 3])
+
+
+def test_what_lies_behind_a_link_is_not_taken(root: Path) -> None:
+    timelapse(root, 1)
+    folder = run_folder(root)
+    (name,) = {entry.path.partition("/")[0] for entry in read_entries(folder)}
+    (folder / name).rename(folder / "there")
+    (folder / name).symlink_to(folder / "there", target_is_directory=True)
+    moved = discard(root, -1)
+    assert moved.paths == ()
+    assert all("a link leads there" in why for why in moved.left.values())
+    assert list((folder / "there").iterdir())
+
+
+def test_a_copy_that_changed_in_the_trash_is_not_brought_back_as_if_it_were_good(root: Path) -> None:
+    timelapse(root, 1)
+    discard(root, -1)
+    (copy, *_) = sorted(path for path in (root / "trash").rglob("*") if path.is_file())
+    content = bytearray(copy.read_bytes())
+    content[-1] ^= 1
+    copy.write_bytes(content)
+    moved = restore(root, -1)
+    assert len(moved.left) == 1
+    assert "changed" in next(iter(moved.left.values()))
+    assert copy.exists()
+
+
+def test_what_lies_at_the_place_of_a_removed_file_is_not_taken_for_it(root: Path) -> None:
+    timelapse(root, 1)
+    folder = run_folder(root)
+    discard(root, -1)
+    path = read_entries(folder)[0].path
+    (folder / path).touch()
+    assert path in restore(root, -1).left
+    (folder / path).unlink()
+    assert restore(root, -1, [path]).paths == (path,)
+    assert all(entry.state == "sealed" for entry in read_entries(folder))
+
+
+def test_a_trash_that_is_a_link_to_nowhere_is_an_error(root: Path) -> None:
+    timelapse(root, 1)
+    (root / "trash").symlink_to(root / "unplugged")
+    with pytest.raises(RootError, match="is a link"):
+        discard(root, -1)
+
+
+def test_a_run_that_was_tagged_after_the_plan_stays(root: Path) -> None:
+    timelapse(root, 1)
+    plan = replace(planned(root), now=time.time())
+    assert plan.removals
+    Catalog(root)[-1].tag("figure 3", by="ann")
+    applied = apply(plan, by="ann")
+    assert applied.removed == ()
+    assert all("since this was planned" in each.why for each in applied.kept)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gently_bluesky.errors import RunLockedError
+from gently_bluesky.keep.stored import StoredFiles
 from gently_bluesky.store.audit import append_audit, read_audit
 from gently_bluesky.store.disk import sync_folder
 from gently_bluesky.store.journal import append_shared
@@ -47,14 +48,17 @@ def write_entries(folder: Path, entries: Iterable[ManifestEntry]) -> None:
         append_shared(folder / MANIFEST, lines)
 
 
-def settle(folder: Path) -> None:
-    """Let the manifest of a run whose lock is held say that what lies at its place is there."""
-    back = [
-        as_before(entry)
-        for entry in read_entries(folder)
-        if entry.state == "removed" and (folder / entry.path).exists()
-    ]
-    write_entries(folder, back)
+def settle(root: Path, folder: Path) -> None:
+    """Let the manifest of a run whose lock is held say that what lies at its place is there, if it is that."""
+    files = StoredFiles(root, afresh=True)
+    write_entries(folder, [as_before(entry) for entry in read_entries(folder) if _is_back(files, folder, entry)])
+
+
+def _is_back(files: StoredFiles, folder: Path, entry: ManifestEntry) -> bool:
+    path, before = folder / entry.path, as_before(entry)
+    if entry.state != "removed" or not path.exists():
+        return False
+    return path.is_dir() or files.condition_of(path, before) in {"good", "unknown"}
 
 
 def move(source: Path, target: Path, root: Path) -> None:
@@ -152,7 +156,8 @@ def _finish(root: Path, folder: str) -> Iterator[Finished]:
         if folder not in (acts := _open_acts(root)):  # whoever did it has finished meanwhile
             return
         act, run = acts[folder]["act"], str(acts[folder].get("run"))
-        settle(path)
+        mine = acts[folder].get("paths") or ()
+        settle(root, path)
         said = by_path(read_entries(path))
         in_trash, deleted = [], []
         for name, entries in said.items():
@@ -161,7 +166,7 @@ def _finish(root: Path, folder: str) -> Iterator[Finished]:
                 continue
             if how.deleted is None:
                 in_trash.append(name)
-            elif (copy := how.path(root)) is not None:
+            elif act == "deleting" and name in mine and (copy := how.path(root)) is not None:
                 delete(root, copy)
                 deleted.append(name)
         _prune_all(root, path.name)

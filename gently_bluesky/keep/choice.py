@@ -194,7 +194,7 @@ def _is_run_meant(rule: KeepRule, holding: Holding) -> bool:
 
 def _is_timepoint_meant(rule: KeepRule, row: VolumeRow) -> bool:
     every = rule.every_timepoint
-    return every is None or (isinstance(row.timepoint, int) and row.timepoint % every == 0)
+    return every is None or (isinstance(row.timepoint, int | float) and row.timepoint % every == 0)
 
 
 def _newest(rule: KeepRule, named: Sequence[_Row]) -> Iterator[_Row]:

@@ -15,7 +15,7 @@ from gently_bluesky.keep.stored import StoredFiles
 from gently_bluesky.store.facts import Found
 from gently_bluesky.store.formats import examine
 from gently_bluesky.store.layout import JOURNAL, LOCK, MANIFEST, TAGS, WRITER, uri_path
-from gently_bluesky.store.manifest import ManifestEntry
+from gently_bluesky.store.manifest import ManifestEntry, read_entries
 from gently_bluesky.store.ome_xml import describes
 from gently_bluesky.store.removed import Removed, as_before
 from gently_bluesky.store.streams import Doc, Row, RunTable, VolumeRef, is_good
@@ -100,6 +100,15 @@ class FileCheck:
 
     def of_entry(self, entry: ManifestEntry, stored: StoredFiles) -> Iterator[Finding]:
         """Find what is wrong with one entry of the manifest; its pixels are read, unless they are known."""
+        try:
+            found = list(self._of_entry(entry, stored))
+        except OSError as error:
+            found = [self._finding("error", "unreadable", f"it cannot be read: {error.strerror}", entry.path)]
+        if any(finding.severity != "note" for finding in found) and entry not in read_entries(self._folder):
+            return  # retention moved it meanwhile: it is another entry's business now
+        yield from found
+
+    def _of_entry(self, entry: ManifestEntry, stored: StoredFiles) -> Iterator[Finding]:
         if entry.state == "foreign":
             yield from self._of_foreign(entry)
             return

@@ -12,6 +12,8 @@ from typing import Any
 
 from gently_bluesky.errors import JournalError
 from gently_bluesky.store.index import IDENTITY_KEYS, IndexEntry, RootIndex, VolumeRow, entry_of
+from gently_bluesky.store.journal import is_torn
+from gently_bluesky.store.layout import TAGS
 from gently_bluesky.store.manifest import ManifestEntry, by_path, read_entries
 from gently_bluesky.store.removed import Removed
 from gently_bluesky.store.tags import KEEP, read_tags
@@ -123,7 +125,7 @@ def read_holdings(root: Path) -> tuple[list[Holding], list[Unreadable]]:
     for entry in entries:
         try:
             holdings.append(_holding(root, entry, children.get(entry.start["uid"], ())))
-        except JournalError as error:
+        except (JournalError, OSError) as error:
             unreadable.append(Unreadable(entry.folder, str(error)))
     return holdings, unreadable
 
@@ -140,7 +142,7 @@ def children_of(entries: list[IndexEntry]) -> dict[str, tuple[str, ...]]:
     children: defaultdict[str, list[str]] = defaultdict(list)
     for entry in entries:
         parents = entry.start.get("parents")
-        for parent in parents if isinstance(parents, list | tuple) else ():
+        for parent in parents if isinstance(parents, list | tuple) else (parents,):
             uid = parent.get("run") if isinstance(parent, dict) else parent
             if isinstance(uid, str):
                 children[uid].append(entry.start["uid"])
@@ -186,8 +188,6 @@ def _by_id(rows: tuple[VolumeRow, ...]) -> dict[VolumeId, list[VolumeRow]]:
 
 
 def _stored_bytes(folder: Path, entries: list[ManifestEntry]) -> int:
-    if len(entries) == 1 and "offset" in entries[0].details:  # contiguous: known without looking
-        return int(entries[0].details["offset"]) + entries[0].bytes
     return bytes_on_disk(folder / entries[0].path)
 
 
@@ -204,8 +204,8 @@ def bytes_on_disk(path: Path) -> int:
 def tags_of(folder: Path) -> frozenset[str] | None:
     """Give the tags of a run; None if they cannot be read."""
     try:
-        return read_tags(folder)
-    except JournalError:
+        return None if is_torn(folder / TAGS) else read_tags(folder)
+    except (JournalError, OSError):
         return None
 
 

@@ -149,7 +149,7 @@ class Policy(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    grace_days: NotNegative = 14.0
+    grace_days: Annotated[float, Field(strict=True, ge=0, le=36_500)] = 14.0
     keep: tuple[KeepRule, ...] = ()
     remove: tuple[RemoveRule, ...] = ()
 

@@ -254,7 +254,9 @@ def apply(plan: Plan, *, by: str | None = None, now: float | None = None) -> App
             refused = dict.fromkeys((each.path for each in removals), "a run was derived from it meanwhile")
         else:
             try:
-                refused = into_trash(plan.root, folder, named, files, by=who, now=moment, until=until)
+                refused = into_trash(
+                    plan.root, folder, named, files, by=who, now=moment, until=until, planned=plan.now
+                )
             except (RunLockedError, RunNotFoundError, JournalError) as error:
                 refused = dict.fromkeys((each.path for each in removals), str(error))
         removed += [each for each in removals if each.path not in refused]

@@ -23,9 +23,10 @@ from gently_bluesky.keep.holdings import bytes_on_disk, held_by_tags, tags_of
 from gently_bluesky.keep.stored import StoredFiles
 from gently_bluesky.store.audit import append_audit
 from gently_bluesky.store.index import entry_of
-from gently_bluesky.store.layout import TRASH
+from gently_bluesky.store.layout import TRASH, without_links
 from gently_bluesky.store.manifest import ManifestEntry, by_path, read_entries
-from gently_bluesky.store.removed import Removed, removed
+from gently_bluesky.store.removed import Removed, as_before, removed
+from gently_bluesky.store.tags import read_notes
 from gently_bluesky.write.run_folder import held
 
 
@@ -67,6 +68,7 @@ def into_trash(
     by: str,
     now: float,
     until: float,
+    planned: float | None = None,
 ) -> dict[str, str]:
     """Move stored forms of a run into the trash.
 
@@ -80,6 +82,8 @@ def into_trash(
         To verify them with.
     by, now, until
         Who says so, when, and until when they stay in the trash.
+    planned
+        When it was decided: a run that was tagged since stays. None: now.
 
     Returns
     -------
@@ -96,7 +100,7 @@ def into_trash(
         said = entry_of(root, path)
         if said is None or said.stop is None:
             return dict.fromkeys((each.path for each in named), "its journal has no stop document")
-        if why := held_by_tags(tags_of(path)):
+        if why := held_by_tags(tags_of(path)) or _tagged_since(path, planned):
             return dict.fromkeys((each.path for each in named), why)
         entries = read_entries(path)
         refused = {each.path: _why_not(path, each, entries, files) for each in named}
@@ -105,8 +109,17 @@ def into_trash(
         return refused | (_move_into(root, folder, str(said.start["uid"]), going, entries, by, now, until))
 
 
+def _tagged_since(folder: Path, planned: float | None) -> str:
+    if planned is None:
+        return ""
+    notes = (note.time for note in read_notes(folder))
+    return "it was tagged or noted since this was planned" if any(time > planned for time in notes) else ""
+
+
 def _why_not(folder: Path, named: Named, entries: Sequence[ManifestEntry], files: StoredFiles) -> str:
     mine = [entry for entry in entries if entry.path == named.path and entry.state != "removed"]
+    if (folder / named.path).resolve() != folder.resolve() / named.path:
+        return "a link leads there: a root is one tree"
     if sorted(map(_volume, mine), key=str) != sorted(named.volumes, key=str):
         return "it is not what it was when this was planned"
     for entry in mine:
@@ -172,7 +185,7 @@ def _move_into(
     write_entries(path, new)
     moves = {each.path: (path / each.path, trash / each.path) for each in named}
     failed = _move_all(root, moves)
-    settle(path)
+    settle(root, path)
     prune(root, trash)
     close_act(root, "removing", run, folder, moves.keys() - failed.keys(), trash=where, failed=failed)
     return failed
@@ -192,7 +205,7 @@ def _move_all(root: Path, moves: Mapping[str, tuple[Path, Path]]) -> dict[str, s
 
 def _new_folder(root: Path, name: str, now: float) -> Path:
     """Create a folder in the trash that nobody else uses: nothing in there is ever overwritten."""
-    today = root / TRASH / f"{datetime.datetime.fromtimestamp(now, datetime.UTC):%Y-%m-%d}"
+    today = without_links(root, Path(TRASH)) / f"{datetime.datetime.fromtimestamp(now, datetime.UTC):%Y-%m-%d}"
     number = 1
     while True:
         folder = today / (name if number == 1 else f"{name}+{number}")
@@ -217,14 +230,30 @@ def out_of_trash(
         }
         append_audit(root, "restoring", run=run, folder=folder, by=by, paths=sorted(there))
         copies = {name: how.path(root) for name, how in there.items()}
-        failed = _move_all(root, {name: (copy, path / name) for name, copy in copies.items() if copy is not None})
-        settle(path)
+        failed = _rotten(root, path, copies)
+        moves = {
+            name: (copy, path / name) for name, copy in copies.items() if copy is not None and name not in failed
+        }
+        failed |= _move_all(root, moves)
+        settle(root, path)
         for copy in copies.values():
             if copy is not None:
                 prune(root, copy.parent)
         back = sorted(there.keys() - failed.keys())
         close_act(root, "restoring", run, folder, back)
     return back, failed
+
+
+def _rotten(root: Path, folder: Path, copies: Mapping[str, Path | None]) -> dict[str, str]:
+    """Give the copies in the trash that are not what the manifest says, and why."""
+    files, found = StoredFiles(root, afresh=True), by_path(read_entries(folder))
+    why = {}
+    for name, copy in copies.items():
+        entry = as_before(found[name][0])
+        condition = "missing" if copy is None else files.condition_of(copy, entry) if copy.is_file() else "good"
+        if condition not in {"good", "unknown"}:
+            why[name] = f"its copy in the trash is {condition}: it stays there"
+    return why
 
 
 def delete_expired(root: Path, folder: str, *, now: float) -> list[Deleted]:

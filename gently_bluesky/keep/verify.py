@@ -19,8 +19,8 @@ from gently_bluesky.keep.stored import StoredFiles
 from gently_bluesky.read.words import counted
 from gently_bluesky.store.audit import read_audit
 from gently_bluesky.store.index import IndexEntry, read_index, run_folders, volume_rows
-from gently_bluesky.store.journal import read_documents
-from gently_bluesky.store.layout import AUDIT, JOURNAL, MANIFEST, ROOT_MARK, TRASH, open_root
+from gently_bluesky.store.journal import is_torn, read_documents
+from gently_bluesky.store.layout import AUDIT, JOURNAL, MANIFEST, ROOT_MARK, TAGS, TRASH, open_root
 from gently_bluesky.store.manifest import ManifestEntry, read_entries
 from gently_bluesky.store.removed import Removed
 from gently_bluesky.store.streams import RunTable
@@ -125,7 +125,7 @@ class _Verification:
         try:
             manifest = read_entries(folder)
             read_tags(folder)
-        except JournalError as error:
+        except (JournalError, OSError) as error:
             self.findings.append(Finding(name, "error", "damaged", str(error)))
             return
         files = FileCheck(self.root, folder, table, manifest)
@@ -174,13 +174,15 @@ def _documents_of(folder: Path, name: str, stored: StoredFiles) -> tuple[RunTabl
             stored.found_good(journal, status, _CHECKED)
     except FileNotFoundError:
         pass
-    except (JournalError, DocumentError) as error:
+    except (JournalError, DocumentError, OSError) as error:
         check.findings.append(Finding(name, "error", "damaged", str(error), JOURNAL))
-    for file in (JOURNAL, MANIFEST):
+    for file in (JOURNAL, MANIFEST, TAGS):
         began = table.start is not None  # else what is torn is the start: nothing was exposed, nothing to recover
-        if began and _is_torn(folder / file) and not is_locked(folder):
-            text = "its last line was cut off while it was written: gently-bluesky recover"
-            check.findings.append(Finding(name, "error", "torn", text, file))
+        if began and is_torn(folder / file) and not is_locked(folder):
+            text = "its last line was cut off while it was written"
+            if table.stop is None:
+                text = f"{text}: gently-bluesky recover"
+            check.findings.append(Finding(name, "error" if table.stop is None else "warning", "torn", text, file))
     return table, check.findings, check.count
 
 
@@ -204,16 +206,6 @@ def _without_folder(root: Path, entry: IndexEntry) -> Finding:
         f"the index knows this run, with {volumes}, and its folder is gone from {root}: bring it back from a copy"
     )
     return Finding(entry.folder, "error", "gone", text)
-
-
-def _is_torn(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - 1))
-            return file.read(1) not in {b"", b"\n"}
-    except FileNotFoundError:
-        return False
 
 
 def _without_stop(name: str, *, running: bool, ended: bool) -> Finding:

@@ -147,6 +147,16 @@ def mend(path: Path) -> int:
     return 0
 
 
+def is_torn(path: Path) -> bool:
+    """Whether the last line of a file was cut off while it was written; False if there is no file."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+            return file.read(1) not in {b"", b"\n"}
+    except FileNotFoundError:
+        return False
+
+
 def append_shared(path: Path, values: Iterable[Mapping[str, Any]], *, durable: bool = True) -> None:
     """Append lines to a file that several processes append to, one at a time.
 

@@ -55,7 +55,8 @@ class Removed:
     def path(self, root: Path) -> Path | None:
         """Give where it is in the trash; None if what is said is no place in there."""
         parts = PurePosixPath(self.trash).parts
-        return root.joinpath(*parts) if parts[:1] == (TRASH,) and is_inside(self.trash) else None
+        ours = parts[:1] == (TRASH,) and len(parts) > 3 and is_inside(self.trash)  # trash, day, run, path
+        return root.joinpath(*parts) if ours else None
 
     def __str__(self) -> str:
         text = f"removed on {day(self.time)} by rule {self.rule!r}, applied by {self.by}"

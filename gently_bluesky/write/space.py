@@ -50,7 +50,7 @@ class Reserve:
     def __init__(self, root: Path, nbytes: int | None = None) -> None:
         if nbytes is None:
             nbytes = min(RESERVE_BYTES, shutil.disk_usage(root).total // RESERVE_PART)
-        if not isinstance(nbytes, int | float):
+        if not isinstance(nbytes, int | float) or math.isnan(nbytes):  # type: ignore[redundant-expr]
             raise TypeError(f"reserve_bytes is {nbytes!r}; it must be a number of bytes, e.g. 2 * 10**9.")
         if nbytes < 0:
             raise ValueError(f"reserve_bytes is {nbytes}; it must be 0 or more.")

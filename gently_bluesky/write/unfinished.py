@@ -4,12 +4,15 @@ Knows files, manifests and documents; changes none of them, but for space that w
 """
 
 import logging
+import re
+import time
 import uuid
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from gently_bluesky.store.disk import PAGE
 from gently_bluesky.store.facts import Found
 from gently_bluesky.store.formats import examine
 from gently_bluesky.store.journal import Pair
@@ -19,6 +22,7 @@ from gently_bluesky.store.streams import RunTable, StreamTable
 
 log = logging.getLogger(__name__)
 
+_INDEX = re.compile(r"\d{6,9}\.")  # as files are named here: strangers are not ours to enter
 _INTERRUPTED = "the run was interrupted before a document named it"
 
 
@@ -55,11 +59,16 @@ def find_unfinished(path: Path, table: RunTable) -> Iterator[Unfinished]:
             if entry is None or entry.state == "aborted":
                 digest = pixel_hash(file, found.offset, found.geometry.nbytes)
                 resource = found.resource_uid or resources.get(file.parent.name, "")
+                if found.offset % PAGE or found.geometry.dtype.kind not in "biufc" or not _INDEX.match(file.name):
+                    log.warning("%s was left alone: it is no volume of this run", file)
+                    continue
                 entry = _aborted(file.relative_to(path).as_posix(), found, resource, digest)
         except (ValueError, EOFError) as error:  # not ours to name
             log.warning("%s was left alone: %s", file, error)
             continue
-        yield Unfinished(entry, found.frames, found.geometry.planes, max(found.times or (0.0,)))
+        now = time.time()  # a bit that flipped in the table of times is no time
+        times = [moment for moment in found.times or () if 0 < moment <= now]
+        yield Unfinished(entry, found.frames, found.geometry.planes, max(times, default=0.0))
 
 
 def _is_last(entry: ManifestEntry, named: Mapping[str, int]) -> bool:
