@@ -4,6 +4,7 @@ Documents against manifest, manifest against files, and what lies there that nob
 removed by retention, given up, or never referenced is not unknown: it is a note.
 """
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from glob import escape
 from pathlib import Path
@@ -44,6 +45,9 @@ class FileCheck:
 
     def __init__(self, root: Path, folder: Path, table: RunTable, manifest: Sequence[ManifestEntry]) -> None:
         self._root = root
+        self._lock = threading.Lock()
+        self._size = -1  # of the manifest when it was read again
+        self._current: dict[tuple[str, str, int | None], ManifestEntry] = {}
         self._folder = folder
         self._name = folder.relative_to(root).as_posix()
         self._table = table
@@ -104,9 +108,16 @@ class FileCheck:
             found = list(self._of_entry(entry, stored))
         except OSError as error:
             found = [self._finding("error", "unreadable", f"it cannot be read: {error.strerror}", entry.path)]
-        if any(finding.severity != "note" for finding in found) and entry not in read_entries(self._folder):
-            return  # retention moved it meanwhile: it is another entry's business now
-        yield from found
+        if all(finding.severity == "note" for finding in found) or self._is_current(entry):
+            yield from found  # else retention moved it meanwhile, and this says nothing
+
+    def _is_current(self, entry: ManifestEntry) -> bool:
+        size = (self._folder / MANIFEST).stat().st_size
+        with self._lock:
+            if size != self._size:
+                self._current = {(each.path, each.uri, each.index): each for each in read_entries(self._folder)}
+                self._size = size
+            return self._current.get((entry.path, entry.uri, entry.index)) == entry
 
     def _of_entry(self, entry: ManifestEntry, stored: StoredFiles) -> Iterator[Finding]:
         if entry.state == "foreign":

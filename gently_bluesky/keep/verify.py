@@ -92,7 +92,7 @@ class _Verification:
     progress: Progress
     index: Mapping[str, IndexEntry]
     uids: dict[str, str] = field(default_factory=dict)
-    trash: set[str] = field(default_factory=set)
+    trash: dict[str, tuple[Path, ManifestEntry]] = field(default_factory=dict)
     report: Report = field(default_factory=lambda: Report(""))
     findings: list[Finding] = field(default_factory=list)
     pending: list[tuple[int, Future[list[Finding]]]] = field(default_factory=list)
@@ -135,7 +135,7 @@ class _Verification:
         for entry in manifest:
             how = Removed.of(entry)
             if how is not None and how.deleted is None and not (folder / entry.path).exists():
-                self.trash.add(how.trash)
+                self.trash[how.trash] = (folder, entry)
             self._submit(folder, files, entry)
 
     def _submit(self, folder: Path, files: FileCheck, entry: ManifestEntry) -> None:
@@ -221,15 +221,20 @@ def _without_stop(name: str, *, running: bool, ended: bool) -> Finding:
     return Finding(name, "error", "interrupted", text)
 
 
-def _in_trash(root: Path, named: Collection[str]) -> Iterator[Finding]:
-    for path in sorted((root / TRASH).rglob("*")):
-        name = path.relative_to(root).as_posix()
-        if not path.is_dir() and not any(name == each or name.startswith(f"{each}/") for each in named):
-            yield stranger(path, "", name)
-    for each in named:
-        if not (root / each).exists():
+def _in_trash(root: Path, named: Mapping[str, tuple[Path, ManifestEntry]]) -> Iterator[Finding]:
+    for path in _files_in(root / TRASH):
+        within = path.relative_to(root)  # a store is a folder of files
+        if not any(each.as_posix() in named for each in (within, *within.parents)):
+            yield stranger(path, "", within.as_posix())
+    for each, (folder, entry) in named.items():
+        if not (root / each).exists() and entry in read_entries(folder):  # else it was restored meanwhile
             text = "a manifest says that it is in the trash, and it is not there; bring it back from a copy"
             yield Finding("", "error", "missing", text, each)
+
+
+def _files_in(folder: Path) -> list[Path]:
+    # os.walk passes over folders that go while it walks, as restoring prunes them
+    return sorted(Path(where, name) for where, _, names in os.walk(folder) for name in names)
 
 
 def _strangers_at(root: Path) -> Iterator[Finding]:

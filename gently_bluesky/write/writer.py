@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 from event_model import DocumentNames, bulk_datum_to_datum_page
 from numpy.typing import DTypeLike
 
-from gently_bluesky.errors import DocumentError, GentlyError, NoOpenRunError, RunExistsError, WriterFailedError
+from gently_bluesky.errors import DocumentError, NoOpenRunError, RunExistsError, WriterFailedError
 from gently_bluesky.protocols import VolumeMetadata
 from gently_bluesky.store.documents import check_document, shown
 from gently_bluesky.store.formats import FORMATS
@@ -202,8 +202,8 @@ class FileWriter:
             for done in recover(self.root, salvage=salvage) if salvage is not None else ():
                 if not (isinstance(done, LeftAlone) and done.running):
                     log.warning("%s", done)
-        except (GentlyError, OSError) as error:  # what was interrupted can wait; this run cannot
-            log.warning("interrupted runs in %s were not looked after: %s", self.root, error)
+        except Exception:  # what was interrupted can wait, and is as it was; this run cannot
+            log.exception("interrupted runs in %s were not looked after: gently-bluesky recover", self.root)
 
     def _take(self, name: str, doc: Mapping[str, Any]) -> None:
         run = self._run_of(name, doc)
