@@ -262,6 +262,7 @@ def test_the_description_says_where_the_file_belongs_and_what_it_shows(tmp_path:
         "index": "42",
         "shape": "5 8 16",
         "xxh3_64": said["xxh3_64"],
+        "frame_times_xxh3_64": said["frame_times_xxh3_64"],
         "view": "B",
         "time": "1795433400.0",
         "scan_id": "7",
@@ -326,7 +327,7 @@ def test_frames_of_several_planes_at_once_are_never_mistaken_for_each_other(
     path, pixels = tmp_path / "v.ome.tif", volume(1, shape, "<f4")
     file = made(path, shape, "<f4")
     fill(file, pixels, pool)
-    file.complete([100.0 + z for z in range(many)], None, durable=False)
+    file.complete([1_795_433_400.0 + z / 8 for z in range(many)], None, durable=False)
     file.close()
     assert pixel_hash(np.asarray(tifffile.imread(path))) == pixel_hash(pixels)
     assert len(examine(path).times or ()) == many

@@ -1,10 +1,12 @@
 import json
 import platform
+import shutil
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import bluesky.plans as bp
 import numpy as np
 import pytest
 
@@ -16,7 +18,18 @@ from gently_bluesky.store.formats import examine
 from gently_bluesky.store.journal import encode_line
 from gently_bluesky.store.manifest import read_manifest
 from gently_bluesky.write.recovery import LeftAlone, Recovery, Salvage, recover
-from tests.data_rig import SHAPE, frame, hold_together, journal, manifest, pixel_hash, run_folder, volume
+from tests.data_rig import (
+    SHAPE,
+    Camera,
+    frame,
+    hold_together,
+    journal,
+    manifest,
+    pixel_hash,
+    record,
+    run_folder,
+    volume,
+)
 
 STREAM = {"dtype": "array", "shape": list(SHAPE), "dtype_numpy": "<u2", "external": "STREAM:", "source": "test"}
 
@@ -387,6 +400,20 @@ def test_a_damaged_line_in_a_run_that_ended_is_left_to_people(root: Path) -> Non
         assert isinstance(left, LeftAlone), number
         assert "ended well, and its journal was damaged since" in str(left)
         assert (folder / "journal.jsonl").read_bytes() == damaged
+
+
+@pytest.mark.parametrize("place", [3, 11, 12, 40, -20])
+def test_a_run_whose_stop_line_is_damaged_is_not_closed_again_without_its_index(root: Path, place: int) -> None:
+    folder = record(root, lambda writer: bp.count([Camera("cam", writer)], 2)).folder
+    whole = (folder / "journal.jsonl").read_bytes()
+    stop = whole.splitlines(keepends=True)[-1]
+    at = len(whole) - len(stop) + place % len(stop)
+    (folder / "journal.jsonl").write_bytes(whole[:at] + bytes([whole[at] ^ 2]) + whole[at + 1 :])
+    damaged = (folder / "journal.jsonl").read_bytes()
+    shutil.rmtree(root / "index")
+    (left,) = recover(root)
+    assert isinstance(left, LeftAlone)
+    assert (folder / "journal.jsonl").read_bytes() == damaged
 
 
 # --- what the user gave -------------------------------------------------------------------------------------

@@ -477,6 +477,14 @@ def test_applying_twice_changes_nothing(root: Path) -> None:
     assert files(root) == before
 
 
+def test_nothing_is_removed_while_the_clock_says_a_time_before_the_run_ended(root: Path) -> None:
+    timelapse(root)
+    left = discard(root, -1, now=86_400.0).left
+    assert len(left) == 3
+    assert "the clock says 1970-01-02, and the run ended on 20" in next(iter(left.values()))
+    hold_root(root)
+
+
 def test_what_is_restored_is_as_it_was(root: Path) -> None:
     run = timelapse(root)
     before, entries = files(run.folder), read_entries(run.folder)

@@ -14,14 +14,16 @@ import tifffile
 from gently_bluesky import Catalog, FileWriter
 from gently_bluesky.errors import JournalError, RootError
 from gently_bluesky.keep.acts import finish_interrupted
-from gently_bluesky.keep.discard import discard
+from gently_bluesky.keep.discard import discard, restore
 from gently_bluesky.keep.documents import DocumentCheck
 from gently_bluesky.keep.finding import Report
+from gently_bluesky.keep.policy import Policy
+from gently_bluesky.keep.retention import apply, plan_retention
 from gently_bluesky.keep.verify import verify
 from gently_bluesky.store.index import reindex
 from gently_bluesky.store.journal import encode_line
 from gently_bluesky.write.recovery import recover
-from tests.data_rig import Camera, connected, inline, journal, record, run_folder, start_doc
+from tests.data_rig import Camera, Child, connected, inline, journal, record, run_folder, start_doc
 from tests.test_recovery import interrupted
 
 
@@ -191,7 +193,7 @@ def test_a_volume_that_the_manifest_forgot_is_an_error_and_its_file_a_stranger(r
 
 
 def test_a_bit_that_flipped_in_the_head_of_a_volume_is_found(root: Path) -> None:
-    """Directories and OME-XML: what other programs read, and where they find each plane."""
+    """Directories and OME-XML, what other programs read and where they find each plane, and the frame times."""
     folder = acquired(root)
     path = folder / "cam_image" / "000001.ome.tif"
     content = path.read_bytes()
@@ -200,6 +202,7 @@ def test_a_bit_that_flipped_in_the_head_of_a_volume_is_found(root: Path) -> None
         places = {
             *range(0, 16 + 4 * 16 + 20 * 41, 7),
             *range(tag.valueoffset, tag.valueoffset + tag.count - 1, 41),
+            *range(file.pages[0].dataoffsets[0] - 4 * 8, file.pages[0].dataoffsets[0], 3),
         }
     for place in sorted(places):
         flipped = bytearray(content)
@@ -416,6 +419,60 @@ def test_a_bit_that_flipped_in_the_trash_is_found(root: Path) -> None:
     (copy,) = (root / "trash").rglob("000001.ome.tif")
     flip(copy)
     assert found(root) == [("error", "changed", "cam_image/000001.ome.tif")]
+
+
+def test_what_was_removed_and_is_brought_back_by_hand_is_compared_and_taken_in(root: Path) -> None:
+    folder = acquired(root)
+    kept = {path.name: path.read_bytes() for path in (folder / "cam_image").iterdir()}
+    discard(root, -1, by="ada", grace_days=0)
+    apply(plan_retention(root, Policy()))
+    assert not list((root / "trash").rglob("*.tif"))
+    for name, content in kept.items():
+        (folder / "cam_image" / name).write_bytes(content)
+    flip(folder / "cam_image" / "000001.ome.tif")
+    assert found(root) == [
+        ("error", "changed", "cam_image/000001.ome.tif"),
+        ("warning", "removed", "cam_image/000000.ome.tif"),
+        ("warning", "removed", "cam_image/000002.ome.tif"),
+    ]
+    back = restore(root, -1)
+    assert back.paths == ("cam_image/000000.ome.tif", "cam_image/000002.ome.tif")
+    assert back.left == {"cam_image/000001.ome.tif": "what lies there is not what was removed"}
+    assert found(root) == [("error", "changed", "cam_image/000001.ome.tif")]
+
+
+BACK_AND_FORTH = """
+import sys
+from itertools import cycle
+from gently_bluesky.keep.discard import discard, restore
+print("go", flush=True)
+for position in cycle([-1, -2, -3]):
+    discard(sys.argv[1], position)
+    restore(sys.argv[1], position)
+"""
+
+
+def test_a_verification_beside_discard_and_restore_finds_nothing_wrong(root: Path) -> None:
+    for _ in range(3):
+        acquired(root)
+    with Child(BACK_AND_FORTH, root) as child:
+        child.line()
+        meanwhile = [verify(root, afresh=True).findings for _ in range(40)]
+        child.kill()
+    assert {(each.severity, each.kind) for findings in meanwhile for each in findings} == {("note", "moving")}
+    finish_interrupted(root)
+    assert found(root) == []
+
+
+def test_a_damaged_line_of_the_audit_is_named_and_stops_neither_restoring_nor_discarding(root: Path) -> None:
+    acquired(root)
+    discard(root, -1, by="ada")
+    audit = root / "audit.jsonl"
+    audit.write_bytes(audit.read_bytes().replace(b'"removing"', b'"remowing"', 1))
+    assert found(root) == [("error", "damaged", "audit.jsonl")]
+    assert len(restore(root, -1).paths) == 3
+    assert len(discard(root, -1).paths) == 3
+    assert found(root) == [("error", "damaged", "audit.jsonl")]
 
 
 def test_a_removal_that_was_interrupted_is_a_warning_until_it_is_finished(root: Path) -> None:

@@ -6,13 +6,14 @@ what lies at its place is served: `finish_interrupted` makes the manifest say so
 """
 
 import contextlib
+import logging
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gently_bluesky.errors import RunLockedError
+from gently_bluesky.errors import JournalError, RunLockedError
 from gently_bluesky.keep.stored import StoredFiles
 from gently_bluesky.store.audit import append_audit, read_audit
 from gently_bluesky.store.disk import sync_folder
@@ -20,9 +21,12 @@ from gently_bluesky.store.journal import append_shared
 from gently_bluesky.store.layout import MANIFEST, TRASH, open_root
 from gently_bluesky.store.manifest import ManifestEntry, by_path, read_entries
 from gently_bluesky.store.removed import Removed, as_before
-from gently_bluesky.write.run_folder import held
+from gently_bluesky.write.run_folder import held, is_locked
+
+log = logging.getLogger(__name__)
 
 _CLOSED_BY = {"removing": "removed", "restoring": "restored", "deleting": "deleted"}
+_ACTS = {*_CLOSED_BY, *_CLOSED_BY.values()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,16 +132,32 @@ def finish_interrupted(root: Path | str) -> list[Finished]:
     Raises
     ------
     RootError, JournalError
-        It is no root; the audit, or the manifest of such a run, is damaged.
+        It is no root; the manifest of such a run is damaged.
+
+    Notes
+    -----
+    A damaged line of the audit is passed over. What it opened may stay half done: every file of such a run is at
+    its place or in the trash, `verify` names those whose manifest says something else, and `restore` mends it.
     """
     root, _ = open_root(Path(root))
     return [finished for folder in _open_acts(root) for finished in _finish(root, folder)]
 
 
+def at_work(root: Path, since: int) -> set[str]:
+    """Give the folders of runs whose files are being moved, or were since the audit was `since` bytes long."""
+    later = read_audit(root, since, pass_over=_ignore)
+    busy = (folder for folder in _open_acts(root) if is_locked(root / folder))
+    return {*busy, *(str(line.get("folder")) for line in later if line.get("act") in _ACTS)}
+
+
+def _ignore(damage: JournalError) -> None:
+    """Pass over what `verify` names anyway."""
+
+
 def _open_acts(root: Path) -> dict[str, dict[str, Any]]:
     """Give the lines that opened acts which were not closed, by the folder of the run."""
     begun: dict[str, dict[str, Any]] = {}
-    for line in read_audit(root):
+    for line in read_audit(root, pass_over=lambda damage: log.warning("%s", damage)):
         act, folder = line.get("act"), str(line.get("folder"))
         if act in _CLOSED_BY:
             begun[folder] = line

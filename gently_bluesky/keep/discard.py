@@ -96,6 +96,9 @@ def restore(
 ) -> Moved:
     """Move files of a run from the trash back to where they were; they can be read again at once.
 
+    Files that were removed, also those that were deleted for good, and that somebody has put back from a copy are
+    taken in, if they are what they were.
+
     Parameters
     ----------
     root, run
@@ -117,6 +120,7 @@ def restore(
     finish_interrupted(catalog.root)
     there = by_path(entry for entry in read_entries(found.folder) if entry.state == "removed")
     in_trash = {path for path, entries in there.items() if _is_in_trash(entries[0])}
+    in_trash |= {path for path in there if (found.folder / path).exists()}  # brought back by hand
     wanted = in_trash if paths is None else set(paths)
     if not wanted or wanted - in_trash:
         raise NotInTrashError(_why_none(found, sorted(wanted - in_trash), there, in_trash))

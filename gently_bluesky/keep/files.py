@@ -125,9 +125,7 @@ class FileCheck:
             return
         if entry.state == "removed":
             yield from self._of_trashed(entry, stored)
-            if (self._folder / entry.path).exists():
-                text = "it is there, and the manifest says that it was removed: gently-bluesky recover"
-                yield self._finding("warning", "removed", text, entry.path)
+            yield from self._of_brought_back(entry, stored)
             return
         condition = stored.condition(self._folder, entry)
         if condition in _CONDITIONS:
@@ -151,6 +149,18 @@ class FileCheck:
         condition = stored.condition_of(copy, as_before(entry))
         if condition in _CONDITIONS:
             yield self._finding("error", condition, f"in the trash: {_CONDITIONS[condition]}", entry.path)
+
+    def _of_brought_back(self, entry: ManifestEntry, stored: StoredFiles) -> Iterator[Finding]:
+        path, whose = self._folder / entry.path, (self._table.start or {}).get("uid", "")[:8]
+        if not path.exists():
+            return
+        condition = "good" if path.is_dir() else stored.condition_of(path, as_before(entry))
+        if condition in _CONDITIONS:
+            text = f"the manifest says that it was removed; what lies there is {condition}, so take it away"
+            yield self._finding("error", condition, text, entry.path)
+        else:
+            text = f"it is there, and the manifest says that it was removed: gently-bluesky restore {whose}"
+            yield self._finding("warning", "removed", text, entry.path)
 
     def _of_head(self, entry: ManifestEntry) -> Iterator[Finding]:
         try:

@@ -22,10 +22,10 @@ from gently_bluesky.keep.choice import is_same_volume
 from gently_bluesky.keep.holdings import bytes_on_disk, held_by_tags, tags_of
 from gently_bluesky.keep.stored import StoredFiles
 from gently_bluesky.store.audit import append_audit
-from gently_bluesky.store.index import entry_of
+from gently_bluesky.store.index import IndexEntry, entry_of
 from gently_bluesky.store.layout import TRASH, without_links
 from gently_bluesky.store.manifest import ManifestEntry, by_path, read_entries
-from gently_bluesky.store.removed import Removed, as_before, removed
+from gently_bluesky.store.removed import Removed, as_before, day, removed
 from gently_bluesky.store.tags import read_notes
 from gently_bluesky.write.run_folder import held
 
@@ -100,7 +100,7 @@ def into_trash(
         said = entry_of(root, path)
         if said is None or said.stop is None:
             return dict.fromkeys((each.path for each in named), "its journal has no stop document")
-        if why := held_by_tags(tags_of(path)) or _tagged_since(path, planned):
+        if why := held_by_tags(tags_of(path)) or _tagged_since(path, planned) or _before_its_end(said, now):
             return dict.fromkeys((each.path for each in named), why)
         entries = read_entries(path)
         refused = {each.path: _why_not(path, each, entries, files) for each in named}
@@ -114,6 +114,12 @@ def _tagged_since(folder: Path, planned: float | None) -> str:
         return ""
     notes = (note.time for note in read_notes(folder))
     return "it was tagged or noted since this was planned" if any(time > planned for time in notes) else ""
+
+
+def _before_its_end(run: IndexEntry, now: float) -> str:
+    if run.stop is None or now >= float(run.stop["time"]):
+        return ""
+    return f"the clock says {day(now)}, and the run ended on {day(float(run.stop['time']))}: set the clock"
 
 
 def _why_not(folder: Path, named: Named, entries: Sequence[ManifestEntry], files: StoredFiles) -> str:
@@ -220,9 +226,13 @@ def _new_folder(root: Path, name: str, now: float) -> Path:
 def out_of_trash(
     root: Path, folder: str, run: str, paths: Collection[str], *, by: str
 ) -> tuple[list[str], dict[str, str]]:
-    """Move stored forms of a run back to where they were; give which, and, by path, why others are not."""
+    """Let stored forms of a run be where they were; give which are, and, by path, why others are not.
+
+    What somebody has brought back there already is compared with its hash, and taken in.
+    """
     path = root / folder
     with held(path):
+        settle(root, path)
         there = {
             name: how
             for name, entries in by_path(read_entries(path)).items()
@@ -239,9 +249,11 @@ def out_of_trash(
         for copy in copies.values():
             if copy is not None:
                 prune(root, copy.parent)
-        back = sorted(there.keys() - failed.keys())
-        close_act(root, "restoring", run, folder, back)
-    return back, failed
+        close_act(root, "restoring", run, folder, there.keys() - failed.keys())
+        now = by_path(read_entries(path))
+    back = [name for name in paths if now[name][0].state != "removed"]
+    failed |= {name: "what lies there is not what was removed" for name in paths if name not in {*back, *failed}}
+    return sorted(back), failed
 
 
 def _rotten(root: Path, folder: Path, copies: Mapping[str, Path | None]) -> dict[str, str]:

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gently_bluesky.errors import DocumentError, JournalError
+from gently_bluesky.keep.acts import at_work
 from gently_bluesky.keep.documents import DocumentCheck
 from gently_bluesky.keep.files import FileCheck, stranger
 from gently_bluesky.keep.finding import Finding, Report
 from gently_bluesky.keep.stored import StoredFiles
 from gently_bluesky.read.words import counted
-from gently_bluesky.store.audit import read_audit
+from gently_bluesky.store.audit import audit_bytes, read_audit
 from gently_bluesky.store.index import IndexEntry, read_index, run_folders, volume_rows
 from gently_bluesky.store.journal import is_torn, read_documents
 from gently_bluesky.store.layout import AUDIT, JOURNAL, MANIFEST, ROOT_MARK, TAGS, TRASH, open_root
@@ -31,6 +32,7 @@ Progress = Callable[[int, int], object]
 """Called with the bytes that are done, and those that are known of so far."""
 
 _AT_ROOT = {ROOT_MARK, AUDIT, f"{AUDIT}.lock", "runs", "index", TRASH, "retention.toml"}
+_MOVED = {"missing", "stranger", "removed", "head", "unreadable", "short"}  # what a move looks like
 _CHECKED = "documents hold together"
 _AHEAD = 256  # files on their way to the readers
 
@@ -64,7 +66,7 @@ def verify(
         It is no root.
     """
     path, _ = open_root(Path(root))
-    begun = time.monotonic()
+    begun, audited = time.monotonic(), audit_bytes(path)
     with ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1), "gently-verify") as pool:
         work = _Verification(path, StoredFiles(path, afresh=afresh), pool, progress or _silent, read_index(path))
         for folder in sorted(run_folders(path)):
@@ -76,8 +78,21 @@ def verify(
             work.findings += (
                 _without_folder(path, entry) for name, entry in work.index.items() if not (path / name).is_dir()
             )
-    report = replace(work.report, root=str(path), findings=tuple(sorted(work.findings)))
+    findings = _at_rest(work.findings, at_work(path, audited))
+    report = replace(work.report, root=str(path), findings=tuple(sorted(findings)))
     return replace(report, seconds=time.monotonic() - begun)
+
+
+def _at_rest(findings: Collection[Finding], busy: Collection[str]) -> Iterator[Finding]:
+    """Pass over what was said of files that were moved meanwhile, and say that."""
+    names = {Path(folder).name for folder in busy}
+    for finding in findings:
+        parts = finding.where.split("/")
+        home = parts[2].partition("+")[0] if parts[0] == TRASH and len(parts) > 3 else ""
+        if finding.kind not in _MOVED or (home not in names and finding.folder not in busy):
+            yield finding
+    text = "retention, or a person, moved files of it meanwhile; verify it again to know of them"
+    yield from (Finding(folder, "note", "moving", text) for folder in busy)
 
 
 def _silent(done: int, known: int) -> None:
@@ -245,8 +260,7 @@ def _strangers_at(root: Path) -> Iterator[Finding]:
     for path in sorted((root / "runs").glob("*/*/*/*")):
         if path not in runs:
             yield stranger(path, "", path.relative_to(root).as_posix())
-    try:
-        for _ in read_audit(root):
-            pass
-    except JournalError as error:
-        yield Finding("", "error", "damaged", str(error), AUDIT)
+    damages: list[JournalError] = []
+    for _ in read_audit(root, pass_over=damages.append):
+        pass
+    yield from (Finding("", "error", "damaged", str(damage), AUDIT) for damage in damages)

@@ -4,10 +4,12 @@ Plain values, filled from the documents by the writer and spelled by each format
 """
 
 import math
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import xxhash
 
 from gently_bluesky.protocols import VolumeMetadata
 
@@ -69,6 +71,19 @@ class EventFacts:
 FrameTimes = Sequence[float | None]
 """Seconds since the epoch, one a plane; None where no frame came."""
 
+_AT_ZERO = 5e-324  # the time of a frame that was taken at 0; 0 says that none came
+
+
+def stored_time(time: float) -> bytes:
+    """Give the time of a frame as files hold it: float64, little-endian, never the 0 that stands for no frame."""
+    return struct.pack("<d", time or _AT_ZERO)
+
+
+def frame_times_sum(times: FrameTimes) -> str:
+    """Give the xxh3-64 of a whole table of frame times as files hold it, in hexadecimal."""
+    table = b"".join(bytes(8) if time is None else stored_time(time) for time in times)
+    return xxhash.xxh3_64_hexdigest(table)
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -96,6 +111,8 @@ class Found:
     data_key: str | None = None
     index: int | None = None
     voxel_size_um: tuple[float, ...] = ()
+    times_xxh3_64: str | None = None
+    """Of the table of frame times; None where the format does not say."""
 
     @property
     def frames(self) -> int | None:

@@ -56,8 +56,17 @@ def decode_line(line: bytes) -> Any:
     return decode(body)
 
 
-def read_lines(path: Path, start: int = 0) -> Iterator[tuple[int, Any]]:
+def read_lines(
+    path: Path, start: int = 0, *, pass_over: Callable[[JournalError], object] | None = None
+) -> Iterator[tuple[int, Any]]:
     """Read what is there now, from byte `start` on.
+
+    Parameters
+    ----------
+    path, start
+        The file, and the offset of a line.
+    pass_over
+        Told of each damaged line, which is then passed over; None: the first one is raised.
 
     Yields
     ------
@@ -79,10 +88,14 @@ def read_lines(path: Path, start: int = 0) -> Iterator[tuple[int, Any]]:
             try:
                 content = decode_line(line)
             except (ValueError, RecursionError) as error:
-                raise JournalError(
+                damage = JournalError(
                     f"{path}: the line that ends at byte {offset} is damaged ({error}). "
                     "The lines before it are good."
-                ) from error
+                )
+                if pass_over is None:
+                    raise damage from error
+                pass_over(damage)
+                continue
             yield offset, content
 
 

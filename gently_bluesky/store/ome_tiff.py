@@ -25,9 +25,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
+import xxhash
 
 from gently_bluesky.store.disk import PAGE, BlockFile, Claim, claim_nothing
-from gently_bluesky.store.facts import EventFacts, Found, FrameTimes, Geometry, VolumeFacts
+from gently_bluesky.store.facts import EventFacts, Found, FrameTimes, Geometry, VolumeFacts, stored_time
 from gently_bluesky.store.ome_xml import describes, hold_unchanged, ome_xml, roomy_xml_bytes
 
 _SHORT, _LONG, _RATIONAL, _LONG8, _ASCII = 3, 4, 5, 16, 2
@@ -38,7 +39,6 @@ _HEADER = struct.pack("<2sHHHQ", b"II", 43, 8, 0, _FIRST_IFD)  # BigTIFF, little
 _DESCRIPTION = 270
 _SLOTS = 3
 _MOST_TAGS = 16
-_AT_ZERO = 5e-324  # the time of a frame that was taken at 0; 0 says that none came
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +177,7 @@ class OmeTiffFile:
         """Write one plane and then its time; `pool` pushes it to the disk behind our back."""
         offset = self._layout.data_offset + plane * len(data)
         self._file.write(offset, data)
-        self._file.write(self._layout.times_offset + 8 * plane, struct.pack("<d", time or _AT_ZERO))
+        self._file.write(self._layout.times_offset + 8 * plane, stored_time(time))
         self._file.push_behind(offset, len(data), pool)
 
     def complete(self, times: FrameTimes, event: EventFacts | None, *, durable: bool) -> None:
@@ -256,5 +256,8 @@ def _examine(file: BinaryIO) -> Found:
     if file.read(len(expected)) != expected:
         raise ValueError("its directories are not those of its OME-XML")
     file.seek(data_offset - 8 * planes)
-    times = np.frombuffer(file.read(8 * planes), "<f8")
+    table = file.read(8 * planes)
+    if said.times_xxh3_64 not in {None, xxhash.xxh3_64_hexdigest(table)}:
+        raise ValueError("its table of frame times has changed since it was written")
+    times = np.frombuffer(table, "<f8")
     return replace(said, offset=data_offset, times=tuple(times.tolist()))

@@ -13,7 +13,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import xxhash
 
-from gently_bluesky.store.facts import EventFacts, Found, FrameTimes, Geometry, VolumeFacts
+from gently_bluesky.store.facts import EventFacts, Found, FrameTimes, Geometry, VolumeFacts, frame_times_sum
 
 _NAMESPACE = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 _SCHEMA = f"{_NAMESPACE} {_NAMESPACE}/ome.xsd"
@@ -82,7 +82,7 @@ def ome_xml(
         ET.SubElement(image, "AcquisitionDate").text = moment.isoformat(timespec="milliseconds")[:-6]
     _pixels(image, geometry, facts)
     annotations = ET.SubElement(root, "StructuredAnnotations")
-    for number, (name, values) in enumerate(_annotations(geometry, facts, event)):
+    for number, (name, values) in enumerate(_annotations(geometry, facts, times, event)):
         ET.SubElement(image, "AnnotationRef", {"ID": f"Annotation:{number}"})
         box = ET.SubElement(annotations, "MapAnnotation", {"ID": f"Annotation:{number}", "Namespace": name})
         value = ET.SubElement(box, "Value")
@@ -160,7 +160,7 @@ def _planes(geometry: Geometry, facts: VolumeFacts, times: FrameTimes | None) ->
 
 
 def _annotations(
-    geometry: Geometry, facts: VolumeFacts, event: EventFacts | None
+    geometry: Geometry, facts: VolumeFacts, times: FrameTimes | None, event: EventFacts | None
 ) -> Iterator[tuple[str, dict[str, object]]]:
     home: dict[str, object] = {
         "run_uid": facts.run_uid,
@@ -172,6 +172,8 @@ def _annotations(
     }
     if view := facts.metadata.get("view"):
         home["view"] = view
+    if times is not None:
+        home["frame_times_xxh3_64"] = frame_times_sum(times)
     yield _HOME, home | dict(facts.run)
     if event is not None:
         yield (
@@ -214,6 +216,7 @@ def describes(xml: bytes) -> Found:
                 for axis in "ZYX"
                 if axis != "Z" or pixels.get("PhysicalSizeZ")
             ),
+            times_xxh3_64=home.get("frame_times_xxh3_64"),
         )
     except (KeyError, ValueError) as error:
         raise ValueError(f"its OME-XML lacks or garbles {error}") from error

@@ -228,7 +228,7 @@ def _is_held(lock: Path) -> bool:
         return False
     import fcntl  # noqa: PLC0415 - not on Windows
 
-    with contextlib.suppress(PermissionError), lock.open("rb") as file:
+    with contextlib.suppress(PermissionError, FileNotFoundError), lock.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
