@@ -38,6 +38,10 @@ def found(root: Path, **options: Any) -> list[tuple[str, str, str]]:
     return [(finding.severity, finding.kind, finding.where) for finding in verify(root, **options).findings]
 
 
+def texts(root: Path) -> list[tuple[str, str]]:
+    return [(finding.kind, finding.text) for finding in verify(root).findings]
+
+
 def rewrite(folder: Path, name: str, change: Callable[[list[dict[str, Any]]], object]) -> None:
     """Change the lines of a journal or manifest, checksums included: what a bug would have written."""
     path = folder / name
@@ -473,6 +477,26 @@ def test_a_damaged_line_of_the_audit_is_named_and_stops_neither_restoring_nor_di
     assert len(restore(root, -1).paths) == 3
     assert len(discard(root, -1).paths) == 3
     assert found(root) == [("error", "damaged", "audit.jsonl")]
+
+
+def test_links_and_what_is_no_day_are_strangers(root: Path, tmp_path: Path) -> None:
+    folder = acquired(root)
+    (root / "runs" / "mine").mkdir()
+    (root / "runs" / "2026" / "todo.txt").touch()
+    (folder / "elsewhere").symlink_to(tmp_path, target_is_directory=True)
+    assert {where for _, kind, where in found(root) if kind == "stranger"} == {
+        "elsewhere",
+        "runs/mine",
+        "runs/2026/todo.txt",
+    }
+
+
+def test_a_run_folder_that_was_renamed_is_said_to_be_where_it_is(root: Path) -> None:
+    folder = acquired(root)
+    folder.rename(folder.with_name("the good one"))
+    assert [(kind, "the good one now: gently" in text) for kind, text in texts(root)] == [("index", True)]
+    reindex(root)
+    assert found(root) == []
 
 
 def test_a_removal_that_was_interrupted_is_a_warning_until_it_is_finished(root: Path) -> None:

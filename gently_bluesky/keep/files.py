@@ -190,7 +190,8 @@ class FileCheck:
         """Find files in the run's folder that neither the manifest nor the layout knows."""
         for path in sorted(self._folder.rglob("*")):
             name = path.relative_to(self._folder).as_posix()
-            if path.is_dir() or name in _OURS or name in self._paths:
+            within = {name, *(parent.as_posix() for parent in Path(name).parents)}  # a store is a folder of files
+            if not path.is_symlink() and (path.is_dir() or name in _OURS or within & self._paths):
                 continue
             if name.startswith("journal.damaged"):
                 yield self._finding("warning", "damaged", "lines that recovery set aside from the journal", name)
@@ -201,7 +202,9 @@ class FileCheck:
 def stranger(path: Path, folder: str, where: str) -> Finding:
     """Give the finding about a file that nothing names; a TIFF of ours says itself where it belongs."""
     text = "no manifest names it"
-    if path.name.endswith(".new"):
+    if path.is_symlink():
+        text = "a link: a root is one tree, and nothing is read through it"
+    elif path.name.endswith(".new"):
         text = "space that was reserved by a writer that died: gently-bluesky recover gives it back"
     elif path.name.lower().endswith((".tif", ".tiff", ".npy")):
         text = f"{text}; {_trace(path)}"

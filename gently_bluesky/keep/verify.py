@@ -76,7 +76,9 @@ def verify(
             work.findings += _strangers_at(path)
             work.findings += _in_trash(path, work.trash)
             work.findings += (
-                _without_folder(path, entry) for name, entry in work.index.items() if not (path / name).is_dir()
+                _without_folder(path, entry, work.uids.get(entry.start["uid"]))
+                for name, entry in work.index.items()
+                if not (path / name).is_dir()
             )
     findings = _at_rest(work.findings, at_work(path, audited))
     report = replace(work.report, root=str(path), findings=tuple(sorted(findings)))
@@ -215,7 +217,10 @@ def _about_start(folder: Path, name: str, *, known: bool) -> Iterator[Finding]:
         yield Finding(name, "note", "empty", text)
 
 
-def _without_folder(root: Path, entry: IndexEntry) -> Finding:
+def _without_folder(root: Path, entry: IndexEntry, now_in: str | None) -> Finding:
+    if now_in is not None:
+        text = f"the index knows this run, which is in {now_in} now: gently-bluesky reindex"
+        return Finding(entry.folder, "error", "index", text)
     volumes = counted(len(entry.volumes), "volume")
     text = (
         f"the index knows this run, with {volumes}, and its folder is gone from {root}: bring it back from a copy"
@@ -257,9 +262,11 @@ def _strangers_at(root: Path) -> Iterator[Finding]:
         if path.name not in _AT_ROOT:
             yield stranger(path, "", path.name)
     runs = set(run_folders(root))
-    for path in sorted((root / "runs").glob("*/*/*/*")):
-        if path not in runs:
-            yield stranger(path, "", path.relative_to(root).as_posix())
+    for depth, name in enumerate(("????", "??", "??", "*")):
+        for path in sorted((root / "runs").glob("/".join(["*"] * (depth + 1)))):
+            is_day = depth < 3 and path.match(name) and path.name.isdecimal() and path.is_dir()
+            if path.is_symlink() or not (is_day or path in runs):
+                yield stranger(path, "", path.relative_to(root).as_posix())
     damages: list[JournalError] = []
     for _ in read_audit(root, pass_over=damages.append):
         pass
