@@ -157,6 +157,10 @@ class VolumeMissingError(GentlyError, FileNotFoundError):
     """The documents name a volume that no file holds."""
 
 
+class DamagedVolumeError(VolumeMissingError):
+    """A stored volume of which a part is gone, or is not what was written."""
+
+
 class GeometryError(GentlyError, ValueError):
     """The volumes of a series do not agree in what was asked."""
 

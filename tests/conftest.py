@@ -18,6 +18,8 @@ import psutil
 import pytest
 from hypothesis import settings
 
+from gently_bluesky import FileWriter
+
 if TYPE_CHECKING:
     from tests.durability_rig import Measured
     from tests.zygote import Zygote
@@ -29,6 +31,7 @@ _THEIRS = (
     "pytest_timeout",
     "AnyIO worker thread",  # of Tiled's in-process server; they end when their event loop is collected
     "ThreadPoolExecutor-",  # of dask's and Tiled's own pools, kept for the next computation
+    "zarr_io",  # the event loop of zarr-python, made once in a process and never ended
     "execnet",
     "pymon",  # execnet's, under xdist
 )
@@ -114,6 +117,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("campaigns")
         for name, numbers in sorted(_campaigns.items()):
             terminalreporter.write_line(Campaign.line(name, numbers))
+
+
+@pytest.fixture(params=["ome-tiff", "ome-zarr"])
+def every_format(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a test for each format that a FileWriter writes: what it says holds for all of them."""
+    defaults = FileWriter.__init__.__kwdefaults__ or {}
+    monkeypatch.setitem(defaults, "image_format", request.param)
+    return str(request.param)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from gently_bluesky.keep.policy import Policy, check_policy
 from gently_bluesky.keep.retention import Plan, plan_retention
 from gently_bluesky.read.run import Run
 from gently_bluesky.store.audit import read_audit
+from gently_bluesky.store.facts import Geometry
 from gently_bluesky.store.journal import append_shared
 from gently_bluesky.store.manifest import read_entries
+from gently_bluesky.store.ome_zarr import OmeZarrSeries
 from gently_bluesky.store.removed import Removed
-from tests.data_rig import Camera, newest, record, volume
+from tests.data_rig import SHAPE, Camera, facts, newest, record, volume
 
 DAY_S = 86_400.0
 EVERYTHING = '[[remove]]\nname = "all"\nolder_than_days = 1\n'
@@ -81,12 +84,20 @@ def add_npy(run: Run, *, wrong: bool = False) -> list[str]:
 
 def share(run: Run) -> str:
     """Store every volume of a run in one folder as well, as an OME-Zarr store would; give its path."""
-    path = run.folder / "cam.zarr"
+    path = run.folder / "cam.ome.zarr"
     path.mkdir()
-    entries = read_entries(run.folder)
-    for entry in entries:
-        (path / f"{entry.index}").write_bytes(volume(int(entry.index or 0)).tobytes())
-    shared = [replace(entry, path=path.name, format="ome-zarr", details={}) for entry in entries]
+    series = OmeZarrSeries(path, Geometry(SHAPE, np.dtype("<u2")))
+    shared = []
+    with ThreadPoolExecutor(1) as pool:
+        for entry in read_entries(run.folder):
+            index = int(entry.index or 0)
+            said = {"run_uid": run.uid, "resource_uid": entry.resource, "data_key": entry.data_key}
+            file = series.create(index, facts(index=index, **said))
+            for z, plane in enumerate(volume(index)):
+                file.write(z, plane.reshape(-1).view(np.uint8).data, 1.0 + z, pool)
+            file.complete([1.0 + z for z in range(SHAPE[0])], None, durable=True)
+            file.close()
+            shared.append(replace(entry, path=path.name, format="ome-zarr", details=file.manifest))
     append_shared(run.folder / "manifest.jsonl", [entry.line() for entry in shared])
     return path.name
 

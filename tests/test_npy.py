@@ -40,7 +40,7 @@ def test_numpy_loads_and_maps_what_was_written(tmp_path: Path, shape: tuple[int,
 def test_a_store_says_what_tiled_needs_to_find_its_files(
     tmp_path: Path, shape: tuple[int, ...], dtype: str, suffix: str, mimetype: str
 ) -> None:
-    store = FORMATS["ome-tiff"](tmp_path, Geometry(shape, np.dtype(dtype)))
+    store = FORMATS["ome-tiff"](lambda suffix: tmp_path, Geometry(shape, np.dtype(dtype)))
     file = store.create(12, facts())
     file.close()
     assert store.mimetype == mimetype

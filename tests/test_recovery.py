@@ -282,7 +282,7 @@ def test_a_bit_that_flipped_in_the_times_of_an_unfinished_volume_is_no_time(root
     folder = interrupted(root)
     path = folder / "cam" / "000002.ome.tif"
     content = bytearray(path.read_bytes())
-    place = examine(path).offset - 8 * SHAPE[0]
+    place = (examine(path).offset or 0) - 8 * SHAPE[0]
     for times in (struct.pack("<d", 2.4e163), struct.pack("<d", float("inf")), struct.pack("<d", float("nan"))):
         content[place : place + 8] = times
         path.write_bytes(content)

@@ -235,7 +235,7 @@ def test_the_memory_of_the_last_volume_stays_warm_and_the_one_before_is_let_go(
 ) -> None:
     forgotten: list[str] = []
     monkeypatch.setattr("gently_bluesky.write.recorder._LARGE_VOLUME", 1000)
-    monkeypatch.setattr("gently_bluesky.write.recorder.forget_pages", lambda path: forgotten.append(path.name))
+    monkeypatch.setattr("gently_bluesky.store.ome_tiff.forget_pages", lambda path: forgotten.append(path.name))
     with FileWriter(root) as writer:
         run_engine, _ = connected(writer)
         run_engine(bp.count([Camera("cam", writer)], 3))

@@ -62,7 +62,7 @@ def _is_back(files: StoredFiles, folder: Path, entry: ManifestEntry) -> bool:
     path, before = folder / entry.path, as_before(entry)
     if entry.state != "removed" or not path.exists():
         return False
-    return path.is_dir() or files.condition_of(path, before) in {"good", "unknown"}
+    return files.condition_of(path, before) in {"good", "unknown"}
 
 
 def move(source: Path, target: Path, root: Path) -> None:

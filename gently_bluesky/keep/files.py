@@ -144,7 +144,7 @@ class FileCheck:
     def _of_trashed(self, entry: ManifestEntry, stored: StoredFiles) -> Iterator[Finding]:
         how = Removed.of(entry)
         copy = None if how is None or how.deleted is not None else how.path(self._root)
-        if copy is None or not copy.is_file():
+        if copy is None or not copy.exists():
             return
         condition = stored.condition_of(copy, as_before(entry))
         if condition in _CONDITIONS:
@@ -154,7 +154,7 @@ class FileCheck:
         path, whose = self._folder / entry.path, (self._table.start or {}).get("uid", "")[:8]
         if not path.exists():
             return
-        condition = "good" if path.is_dir() else stored.condition_of(path, as_before(entry))
+        condition = stored.condition_of(path, as_before(entry))
         if condition in _CONDITIONS:
             text = f"the manifest says that it was removed; what lies there is {condition}, so take it away"
             yield self._finding("error", condition, text, entry.path)
@@ -164,7 +164,7 @@ class FileCheck:
 
     def _of_head(self, entry: ManifestEntry) -> Iterator[Finding]:
         try:
-            found = examine(self._folder / entry.path)
+            found = examine(self._folder / entry.path, entry.index)
         except (ValueError, OSError) as error:
             yield self._finding("error", "head", f"its head is damaged: {error}", entry.path)
             return

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gently_bluesky.errors import JournalError, RunLockedError
+from gently_bluesky.errors import DamagedVolumeError, JournalError, RunLockedError
+from gently_bluesky.store.formats import MAPPED, Stamp, hash_of, size_said, stamp_of
 from gently_bluesky.store.journal import append_shared, read_lines
 from gently_bluesky.store.manifest import ManifestEntry
-from gently_bluesky.store.pixels import pixel_hash
 
 log = logging.getLogger(__name__)
 
@@ -64,18 +64,28 @@ class StoredFiles:
             status = path.stat()
         except OSError:
             return False
-        seen = self._seen.get(path.relative_to(self._root).as_posix())
-        return seen is not None and seen == _Seen(status.st_size, status.st_mtime_ns, said)
+        return self._seen.get(self._name(path)) == _Seen(status.st_size, status.st_mtime_ns, said)
 
     def found_good(self, path: Path, status: os.stat_result, said: str) -> None:
-        """Note that a file is what it should be: `status` from before it was read, `said` the hash or a word."""
+        """Note that a file is what it should be: `status` from before it was read, `said` a word."""
         with self._lock:
-            name = path.relative_to(self._root).as_posix()
-            self._new[name] = _Seen(status.st_size, status.st_mtime_ns, said)
+            self._new[self._name(path)] = _Seen(status.st_size, status.st_mtime_ns, said)
 
     def is_known(self, folder: Path, entry: ManifestEntry) -> bool:
-        """Whether the file was compared before and nobody has touched it since."""
-        return self.is_unchanged(folder / entry.path, entry.xxh3_128 or "")
+        """Whether the volume was compared before and nobody has touched it since."""
+        path = folder / entry.path
+        try:
+            return self._is_known(path, entry, stamp_of(path, entry))
+        except OSError:
+            return False
+
+    def _is_known(self, path: Path, entry: ManifestEntry, stamp: Stamp) -> bool:
+        seen = _Seen(stamp.size, stamp.mtime_ns, entry.xxh3_128 or "")
+        return self._seen.get(self._name(path, entry)) == seen
+
+    def _name(self, path: Path, entry: ManifestEntry | None = None) -> str:
+        name = path.relative_to(self._root).as_posix()
+        return name if entry is None or entry.format in MAPPED else f"{name}#{entry.index}"
 
     def condition(self, folder: Path, entry: ManifestEntry) -> Condition:
         """Compare one file of a run folder with its manifest entry; its pixels are read, unless they are known."""
@@ -84,30 +94,31 @@ class StoredFiles:
     def condition_of(self, path: Path, entry: ManifestEntry) -> Condition:
         """Compare a file, wherever it is now, with a manifest entry."""
         try:
-            status = path.stat()
+            stamp = stamp_of(path, entry)
+        except DamagedVolumeError:
+            return "changed"
         except (FileNotFoundError, NotADirectoryError):
             return "missing"
-        wanted = int(entry.details.get("offset", 0)) + entry.bytes
-        if status.st_size != wanted:
-            return "short" if status.st_size < wanted else "grown"
+        wanted = size_said(entry)
+        if wanted is not None and stamp.size != wanted:
+            return "short" if stamp.size < wanted else "grown"
         if entry.xxh3_128 is None:
             return "unknown"
-        return "good" if self.is_unchanged(path, entry.xxh3_128) else self._compare(path, entry)
+        return "good" if self._is_known(path, entry, stamp) else self._compare(path, entry, stamp)
 
-    def _compare(self, path: Path, entry: ManifestEntry) -> Condition:
+    def _compare(self, path: Path, entry: ManifestEntry, stamp: Stamp) -> Condition:
         try:
-            status = path.stat()
-            digest = pixel_hash(path, int(entry.details.get("offset", 0)), entry.bytes)
+            same = hash_of(path, entry) == entry.xxh3_128
         except EOFError:
             return "short"
+        except DamagedVolumeError:
+            same = False
         except FileNotFoundError:
             return "missing"
-        if digest != entry.xxh3_128:
-            with self._lock:  # what was remembered of it is not true any more, whatever its time says
-                self._new[path.relative_to(self._root).as_posix()] = _Seen(-1, 0, "")
-            return "changed"
-        self.found_good(path, status, digest)
-        return "good"
+        with self._lock:  # if it has changed, what was remembered is not true any more, whatever its time says
+            seen = _Seen(stamp.size, stamp.mtime_ns, entry.xxh3_128 or "") if same else _Seen(-1, 0, "")
+            self._new[self._name(path, entry)] = seen
+        return "good" if same else "changed"
 
     def remember(self) -> None:
         """Note in the index what was found good since the last time; where it cannot be written, it is not."""

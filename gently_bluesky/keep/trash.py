@@ -261,10 +261,10 @@ def _rotten(root: Path, folder: Path, copies: Mapping[str, Path | None]) -> dict
     files, found = StoredFiles(root, afresh=True), by_path(read_entries(folder))
     why = {}
     for name, copy in copies.items():
-        entry = as_before(found[name][0])
-        condition = "missing" if copy is None else files.condition_of(copy, entry) if copy.is_file() else "good"
-        if condition not in {"good", "unknown"}:
-            why[name] = f"its copy in the trash is {condition}: it stays there"
+        for entry in map(as_before, found[name]):
+            condition = "missing" if copy is None else files.condition_of(copy, entry)
+            if condition not in {"good", "unknown"}:
+                why[name] = f"its copy in the trash is {condition}: it stays there"
     return why
 
 

@@ -12,22 +12,26 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gently_bluesky.errors import BadVolumeError, UnfillableError, VolumeMissingError
-from gently_bluesky.store.formats import examine
+from gently_bluesky.errors import BadVolumeError, DamagedVolumeError, UnfillableError, VolumeMissingError
+from gently_bluesky.store.formats import MAPPED, examine, map_pixels, stamp_of
 from gently_bluesky.store.layout import name_from_template, uri_path
 from gently_bluesky.store.manifest import ManifestEntry, foreign_asset, read_entries
 from gently_bluesky.store.removed import Removed, as_before
 from gently_bluesky.store.streams import Doc, Row, RunTable, VolumeRef
 
+if TYPE_CHECKING:
+    from gently_bluesky.store.zarr_pixels import ZarrPixels
+
 HandlerRegistry = Mapping[str, Callable[..., Callable[..., Any]]]
 """As event_model has it: spec (or mimetype) -> class, made with a path and keywords, called with keywords."""
 
-_MAPPED = {"ome-tiff", "npy"}
+Pixels = Union[NDArray[Any], "ZarrPixels"]
+"""A volume: an array, or what gives one when it is indexed."""
 
 _KEPT_MAPS = 16
 """A map that is kept saves the next plane of its volume a third of its time. Each holds a file descriptor, which
@@ -52,7 +56,7 @@ class AssetReader:
         self._table = table
         self._registry = registry
         self._forms: dict[VolumeRef, list[ManifestEntry]] = {}
-        self._maps: dict[VolumeRef, NDArray[Any]] = {}  # they go with the run, or when newer ones come
+        self._maps: dict[VolumeRef, Pixels] = {}  # they go with the run, or when newer ones come
 
     def entry(self, ref: VolumeRef) -> ManifestEntry | None:
         """Give the manifest's entry of a volume of ours, in its best form; None for a foreign one."""
@@ -68,8 +72,8 @@ class AssetReader:
             self._forms = dict(forms)
         return self._forms.get(ref, [])
 
-    def volume(self, ref: VolumeRef, data_key: Doc, *, partial: bool = False) -> NDArray[Any]:
-        """Give one volume, mapped read-only where that is possible.
+    def volume(self, ref: VolumeRef, data_key: Doc, *, partial: bool = False) -> Pixels:
+        """Give one volume: mapped read-only, or decoded when it is indexed, where that is possible.
 
         With `partial`, one that was given up is given as it lies: frames that never came are zeros.
 
@@ -97,7 +101,7 @@ class AssetReader:
             self._forms = {}
         return self._keep(ref, self._any_of(self._forms_of(ref)))
 
-    def _any_of(self, forms: Sequence[ManifestEntry]) -> NDArray[Any]:
+    def _any_of(self, forms: Sequence[ManifestEntry]) -> Pixels:
         """Map the first form that is there; if none is, the best one says why."""
         errors: list[Exception] = []
         for entry in forms:
@@ -107,7 +111,7 @@ class AssetReader:
                 errors.append(error)
         raise errors[0]
 
-    def _keep(self, ref: VolumeRef, volume: NDArray[Any]) -> NDArray[Any]:
+    def _keep(self, ref: VolumeRef, volume: Pixels) -> Pixels:
         self._maps[ref] = volume
         _newest_maps.append((weakref.ref(self), ref))
         while len(_newest_maps) > _KEPT_MAPS:
@@ -125,10 +129,10 @@ class AssetReader:
         entry = self.entry(ref)
         if entry is None or as_before(entry).state != "aborted":
             return None
-        times = examine(self._folder / entry.path).times
+        times = examine(self._folder / entry.path, entry.index).times
         return None if times is None else np.array(times) != 0
 
-    def _mapped(self, entry: ManifestEntry, *, partial: bool = False) -> NDArray[Any]:
+    def _mapped(self, entry: ManifestEntry, *, partial: bool = False) -> Pixels:
         what = f"Volume {entry.index} of {entry.data_key!r} of run {self._uid}"
         path = self._folder / entry.path
         if not path.resolve().is_relative_to(self._folder.resolve()):
@@ -140,10 +144,12 @@ class AssetReader:
         entry = as_before(entry)
         if entry.state == "aborted" and not partial:
             raise BadVolumeError(f"{what} was given up: {entry.details.get('reason')}. Its frames are in {path}.")
-        if entry.format not in _MAPPED:
+        if entry.format not in {*MAPPED, "ome-zarr"}:
             raise UnfillableError(f"{what} is stored as {entry.format!r}, which this version cannot read.")
         try:
-            return np.memmap(path, np.dtype(entry.dtype), "r", entry.details["offset"], entry.shape)
+            return map_pixels(path, entry) if entry.format in MAPPED else _decoded(path, entry)
+        except DamagedVolumeError as error:
+            raise DamagedVolumeError(f"{what}: {error}") from error
         except FileNotFoundError as error:
             raise VolumeMissingError(f"{what} should be in {path}, and there is no such file.") from error
         except (ValueError, OverflowError) as error:
@@ -221,8 +227,22 @@ class AssetReader:
 _newest_maps: deque[tuple[weakref.ref[AssetReader], VolumeRef]] = deque()
 
 
+def _decoded(path: Path, entry: ManifestEntry) -> "ZarrPixels":
+    from gently_bluesky.store.zarr_pixels import ZarrPixels  # noqa: PLC0415 - codecs that only Zarr needs
+
+    pixels = ZarrPixels(path, entry.index or 0, partial=entry.state == "aborted")
+    if entry.state != "aborted":
+        stamp_of(path, entry)  # every shard is there
+    return pixels
+
+
 def _preference(entry: ManifestEntry) -> tuple[bool, bool, bool]:
-    return entry.state == "removed", entry.state != "sealed", entry.format not in _MAPPED
+    return entry.state == "removed", entry.state != "sealed", entry.format not in MAPPED
+
+
+def in_memory(pixels: Pixels) -> NDArray[Any]:
+    """Give a volume as an array: as it is where it is one, else decoded whole, read-only."""
+    return pixels if isinstance(pixels, np.ndarray) else _read_only(pixels[...])
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:
@@ -277,8 +297,19 @@ def _hdf5(path: Path, parameters: Mapping[str, Any], index: int, shape: tuple[in
     return data if len(data.shape) == len(shape) else data.reshape(shape or data.shape[1:])
 
 
+def _zarr(path: Path, parameters: Mapping[str, Any], index: int, shape: tuple[int, ...]) -> NDArray[Any]:  # noqa: ARG001
+    if (path.parent / "events").is_dir():  # written by a FileWriter, and copied: what is missing is no zeros
+        from gently_bluesky.store.zarr_pixels import ZarrPixels  # noqa: PLC0415 - codecs that only Zarr needs
+
+        return ZarrPixels(path.parent, index, level=int(path.name))[...]
+    import zarr  # noqa: PLC0415 - 0.2 s that only foreign stores need
+
+    return np.asarray(zarr.open_array(path, mode="r")[index])
+
+
 _READERS: Mapping[str, Callable[[Path, Mapping[str, Any], int, tuple[int, ...]], NDArray[Any]]] = {
     "multipart/related;type=image/tiff": _file_series,
     "multipart/related;type=application/x-npy": _file_series,
     "application/x-hdf5": _hdf5,
+    "application/x-zarr": _zarr,
 }

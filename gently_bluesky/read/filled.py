@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from gently_bluesky.errors import UnfillableError
-from gently_bluesky.read.assets import AssetReader
+from gently_bluesky.read.assets import AssetReader, in_memory
 from gently_bluesky.store.journal import Pair
 from gently_bluesky.store.streams import STORED_IN, Doc, RunTable, is_good, unpack_event_page
 
@@ -52,7 +52,8 @@ def _event(event: Doc, table: RunTable, reader: AssetReader) -> Doc:
     stream = table.stream_of(event["descriptor"])
     row, keys = stream.event(event["uid"]), stream.data_keys
     arrays = {
-        key: reader.volume(ref, keys[key], partial=not is_good(row.data)) for key, ref in row.volumes.items()
+        key: in_memory(reader.volume(ref, keys[key], partial=not is_good(row.data)))
+        for key, ref in row.volumes.items()
     }
     for key, value in event["data"].items():
         if keys.get(key, {}).get("external") and isinstance(value, str):

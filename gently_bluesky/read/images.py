@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gently_bluesky.errors import BadVolumeError, FrameMissingError, GeometryError
-from gently_bluesky.read.assets import AssetReader
+from gently_bluesky.read.assets import AssetReader, Pixels, in_memory
 from gently_bluesky.read.words import counted, listed
 from gently_bluesky.store.streams import Doc, Row, is_good
 
@@ -25,6 +25,7 @@ Index = int | slice | EllipsisType | Sequence[int] | NDArray[np.integer[Any]]
 
 _DIMS = {1: ("x",), 2: ("y", "x"), 3: ("z", "y", "x"), 4: ("t", "z", "y", "x")}
 _DASK_CHUNK_BYTES = 64 << 20
+_SLAB = 8  # planes that are read together: a chunk of an OME-Zarr
 
 
 class ImageSeries:
@@ -176,8 +177,8 @@ class ImageSeries:
         Returns
         -------
         NDArray
-            (z, y, x), read-only; mapped for files of ours: nothing is read before it is looked at, and the file
-            is open for as long as the array is held.
+            (z, y, x), read-only; mapped for OME-TIFF: nothing is read before it is looked at, and the file is open
+            for as long as the array is held. Of OME-Zarr it is decoded whole, in memory.
 
         Raises
         ------
@@ -188,7 +189,7 @@ class ImageSeries:
         VolumeMissingError, UnfillableError
             The file is gone, or nobody here can read it.
         """
-        return self._volume(self._position(event), include_bad=include_bad or self._include_bad)
+        return in_memory(self._volume(self._position(event), include_bad=include_bad or self._include_bad))
 
     def _position(self, event: int) -> int:
         position = operator.index(event)
@@ -198,7 +199,7 @@ class ImageSeries:
             )
         return position % len(self)
 
-    def _volume(self, position: int, *, include_bad: bool) -> NDArray[Any]:
+    def _volume(self, position: int, *, include_bad: bool) -> Pixels:
         row = self._rows[position]
         if not (include_bad or is_good(row.data)):
             raise BadVolumeError(
@@ -318,20 +319,22 @@ class ImageSeries:
         FrameMissingError
             The volume was interrupted and planes that the projection needs were never written.
         """
-        volume = self.volume(event, include_bad=include_bad)
+        volume = self._volume(self._position(event), include_bad=include_bad or self._include_bad)
         if include_bad or self._include_bad:
             self._hold_there(self._position(event), volume.shape, ())
         if volume.ndim != 3 or axis not in {"z", "y", "x"}:
             raise GeometryError(
                 f"{self._name} holds arrays {volume.shape}; z, y and x can be projected, not {axis!r}."
             )
+        slabs = (volume[first : first + _SLAB] for first in range(0, len(volume), _SLAB))
         if axis == "z":
             projection = np.array(volume[0])
-            for plane in volume[1:]:
-                np.maximum(projection, plane, out=projection)
+            for slab in slabs:
+                for plane in slab:
+                    np.maximum(projection, plane, out=projection)
             return projection
         along: Callable[[NDArray[Any]], NDArray[Any]] = operator.methodcaller("max", axis=0 if axis == "y" else 1)
-        return np.stack([along(np.asarray(plane)) for plane in volume])
+        return np.stack([along(np.asarray(plane)) for slab in slabs for plane in slab])
 
     def to_dask(self) -> "dask.array.Array":
         """Give a lazy dask array (event, z, y, x), in chunks of whole planes that lie together in a file."""
@@ -341,6 +344,7 @@ class ImageSeries:
         chunks: list[int] = [1, *inner]
         if len(inner) > 2:
             plane_bytes = max(int(np.prod(inner[1:])) * self.dtype.itemsize, 1)
-            chunks[1] = max(1, min(inner[0], _DASK_CHUNK_BYTES // plane_bytes))
+            planes = _DASK_CHUNK_BYTES // plane_bytes
+            chunks[1] = max(1, min(inner[0], planes - planes % _SLAB or planes))
         array: dask.array.Array = da.from_array(self, chunks=tuple(chunks), name=False, asarray=False)  # type: ignore[no-untyped-call]
         return array

@@ -8,12 +8,13 @@ documents.
 import contextlib
 import ctypes
 import errno
+import io
 import os
 import shutil
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Self
@@ -85,6 +86,17 @@ def sync_file(path: Path) -> None:
             sync_data(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_tree(path: Path) -> None:
+    """Make durable a file, or all files and folders in a folder."""
+    if not path.is_dir():
+        sync_file(path)
+        return
+    for folder, _, names in os.walk(path, topdown=False):
+        for name in names:
+            sync_file(Path(folder, name))
+        sync_folder(Path(folder))
 
 
 def sync_data(descriptor: int) -> None:
@@ -258,6 +270,93 @@ def _write_at(descriptor: int, view: memoryview, offset: int, lock: threading.Lo
             os.lseek(descriptor, offset, os.SEEK_SET)
             return os.write(descriptor, view)
     return os.pwrite(descriptor, view, offset)
+
+
+class Reservation:
+    """Room on the disk that nobody else may take, given back bit by bit as it is used; a hidden file.
+
+    Raises
+    ------
+    DiskFullError
+        There is no room; no file is left behind.
+    """
+
+    def __init__(self, path: Path, nbytes: int) -> None:
+        self._path = path
+        self._left = nbytes
+        with naming_a_full_disk(path, nbytes):
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
+            try:
+                _reserve(self._descriptor, nbytes)
+            except BaseException:
+                self.release()
+                raise
+
+    def shrink(self, nbytes: int) -> None:
+        """Give some of it back, right before it is written elsewhere."""
+        self._left = max(0, self._left - nbytes)
+        if self._descriptor >= 0:
+            os.ftruncate(self._descriptor, self._left)
+
+    def release(self) -> None:
+        """Give back what is left; a second time does nothing."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+            self._path.unlink(missing_ok=True)
+
+
+def create_file(path: Path, pieces: Sequence[bytes], beside: Path) -> None:
+    """Write a whole file and make it durable; it has its name only then.
+
+    Parameters
+    ----------
+    path
+        Must not exist; its folders are made.
+    pieces
+        Its content.
+    beside
+        The name that it has meanwhile, on the same file system.
+
+    Raises
+    ------
+    FileExistsError
+        Something is there already; it is left alone.
+    DiskFullError
+        There is no room.
+    """
+    with naming_a_full_disk(path, sum(map(len, pieces))):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
+        try:
+            with os.fdopen(descriptor, "wb", buffering=0, closefd=False) as file:
+                for at in range(0, len(pieces), 512):
+                    _write_all(file, pieces[at : at + 512])
+            sync_data(descriptor)
+            descriptor = _named(descriptor, beside, path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(descriptor)
+
+
+def _write_all(file: io.FileIO, pieces: Sequence[bytes]) -> None:
+    view = memoryview(b"".join(pieces))
+    while view:
+        view = view[file.write(view) :]
+
+
+def read_at(descriptor: int, size: int, offset: int) -> bytes:
+    """Read from a position of a file, from any thread; fewer bytes if it ends before."""
+    if sys.platform == "win32":
+        with _reading:
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            return os.read(descriptor, size)
+    return os.pread(descriptor, size, offset)
+
+
+_reading = threading.Lock()  # where a file has one position for all threads
 
 
 class AppendFile:

@@ -92,7 +92,7 @@ class Found:
     Attributes
     ----------
     format, geometry, offset
-        How its pixels lie: `offset` in bytes, contiguous from there, in C order.
+        How its pixels lie: `offset` in bytes, contiguous from there, in C order; None if they lie in shards.
     times
         When each frame was taken, seconds since the epoch, 0 where it never came; None where the format does
         not say.
@@ -104,7 +104,7 @@ class Found:
 
     format: str
     geometry: Geometry
-    offset: int
+    offset: int | None
     times: tuple[float, ...] | None = None
     run_uid: str | None = None
     resource_uid: str | None = None

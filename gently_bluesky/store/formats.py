@@ -4,17 +4,25 @@ An `ImageStore` holds all volumes of one stream resource; it makes one `ImageFil
 says of itself (mimetype, parameters) goes into the StreamResource; what a file says goes into the manifest.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gently_bluesky.store import npy, ome_tiff
 from gently_bluesky.store.disk import Claim, claim_nothing
 from gently_bluesky.store.facts import EventFacts, Found, FrameTimes, Geometry, VolumeFacts
+from gently_bluesky.store.layout import file_uri
+from gently_bluesky.store.manifest import ManifestEntry
 from gently_bluesky.store.npy import NpyFile
 from gently_bluesky.store.ome_tiff import OmeTiffFile
 from gently_bluesky.store.ome_xml import can_describe
+from gently_bluesky.store.pixels import pixel_hash
+from gently_bluesky.store.removed import as_before
 
 
 class ImageFile(Protocol):
@@ -36,6 +44,12 @@ class ImageFile(Protocol):
         With `durable`, everything that was written before it is on disk when it returns.
         """
 
+    def planes(self, first: int) -> Iterator[NDArray[Any]]:
+        """Read planes back, from one on, flattened or not; before `close`."""
+
+    def forget(self) -> None:
+        """Let the page cache drop it; it is on disk already."""
+
     def close(self) -> None:
         """Close it."""
 
@@ -44,7 +58,10 @@ class ImageStore(Protocol):
     """All volumes of one stream resource."""
 
     mimetype: str
-    folder: Path
+
+    @property
+    def uri(self) -> str:
+        """Of the StreamResource."""
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -65,6 +82,11 @@ class FileSeries:
         self.mimetype = f"multipart/related;type={subtype}"
 
     @property
+    def uri(self) -> str:
+        """The folder: names of files follow from its parameters."""
+        return file_uri(self.folder) + "/"
+
+    @property
     def parameters(self) -> dict[str, Any]:
         """What Tiled's consolidators need: a name for each index, and one volume a chunk, stacked."""
         return {
@@ -78,16 +100,42 @@ class FileSeries:
         return self._kind(self.folder / f"{index:06d}{self._suffix}", self._geometry, facts, claim)
 
 
-def _ome_tiff(folder: Path, geometry: Geometry) -> ImageStore:
-    return FileSeries(folder, geometry, OmeTiffFile if can_describe(geometry) else NpyFile)
+NewFolder = Callable[[str], Path]
+"""Makes the folder of a stream resource, its name ending as is said."""
 
 
-FORMATS: Mapping[str, Callable[[Path, Geometry], ImageStore]] = {"ome-tiff": _ome_tiff}
-"""By the name that a FileWriter is given: from a new, empty folder and a geometry to a store in it."""
+def _ome_tiff(new_folder: NewFolder, geometry: Geometry) -> ImageStore:
+    return FileSeries(new_folder(""), geometry, OmeTiffFile if can_describe(geometry) else NpyFile)
 
 
-def examine(path: Path) -> Found:
-    """Read what a file says of itself; ValueError if no format of ours knows it."""
+def _ome_zarr(new_folder: NewFolder, geometry: Geometry) -> ImageStore:
+    from gently_bluesky.store.ngff import can_store  # noqa: PLC0415 - codecs that only Zarr needs
+    from gently_bluesky.store.ome_zarr import OmeZarrSeries  # noqa: PLC0415
+
+    if can_store(geometry):
+        return OmeZarrSeries(new_folder(STORE), geometry)
+    return FileSeries(new_folder(""), geometry, NpyFile)
+
+
+FORMATS: Mapping[str, Callable[[NewFolder, Geometry], ImageStore]] = {"ome-tiff": _ome_tiff, "ome-zarr": _ome_zarr}
+"""By the name that a FileWriter is given: from what makes a folder, and a geometry, to a store in it."""
+
+STORE = ".ome.zarr"
+"""How the name of a folder ends that holds all volumes of a stream resource."""
+
+MAPPED = {"ome-tiff", "npy"}
+"""Formats whose pixels lie in one piece, as they are, from an offset on."""
+
+
+# --- what is stored -----------------------------------------------------------------------------------------
+
+
+def examine(path: Path, index: int | None = None) -> Found:
+    """Read what a file, or one event of a store, says of itself; ValueError if no format of ours knows it."""
+    if path.name.endswith(STORE) and index is not None:
+        from gently_bluesky.store import zarr_pixels  # noqa: PLC0415
+
+        return zarr_pixels.examine(path, index)
     for suffix, read in _EXAMINE.items():
         if path.name.endswith(suffix):
             return read(path)
@@ -95,3 +143,66 @@ def examine(path: Path) -> Found:
 
 
 _EXAMINE: Mapping[str, Callable[[Path], Found]] = {".ome.tif": ome_tiff.examine, ".npy": npy.examine}
+
+
+def stored_in(folder: Path) -> Iterator[tuple[Path, int | None]]:
+    """Give what looks like a stored volume in a run folder: files, and events of stores."""
+    for path in sorted(folder.glob("*/*")):
+        if path.parent.name.endswith(STORE):
+            continue
+        if path.is_file():
+            yield path, None
+    for store in sorted(folder.glob(f"*{STORE}")):
+        from gently_bluesky.store.zarr_pixels import events_of  # noqa: PLC0415
+
+        yield from ((store, index) for index in events_of(store))
+
+
+def map_pixels(path: Path, entry: ManifestEntry) -> NDArray[Any]:
+    """Map the pixels of a volume that lies in one piece; raises what numpy raises."""
+    return np.memmap(path, np.dtype(entry.dtype), "r", entry.details["offset"], entry.shape)
+
+
+def hash_of(path: Path, entry: ManifestEntry) -> str:
+    """Give the xxh3-128 of a stored volume's pixels in C order, in hexadecimal, wherever it is now.
+
+    Raises
+    ------
+    EOFError, DamagedVolumeError
+        A part of it is not there, or is not what was written.
+    """
+    if entry.format in MAPPED:
+        return pixel_hash(path, int(entry.details.get("offset", 0)), entry.bytes)
+    from gently_bluesky.store import zarr_pixels  # noqa: PLC0415
+
+    partial = as_before(entry).state == "aborted"
+    return zarr_pixels.pixel_hash(path, entry.index or 0, partial=partial)
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What a stored volume looks like from outside: its size in bytes, and when it last changed, in ns."""
+
+    size: int
+    mtime_ns: int
+
+
+def stamp_of(path: Path, entry: ManifestEntry) -> Stamp:
+    """Give it; FileNotFoundError if the volume, or a part of it, is not there."""
+    if entry.format in MAPPED:
+        status = path.stat()
+        return Stamp(status.st_size, status.st_mtime_ns)
+    from gently_bluesky.store.zarr_pixels import ZarrPixels  # noqa: PLC0415
+
+    partial = as_before(entry).state == "aborted"
+    shards = ZarrPixels(path, entry.index or 0).shards()
+    found = [shard.stat() for shard in shards if shard.exists() or not partial]
+    return Stamp(sum(each.st_size for each in found), max((each.st_mtime_ns for each in found), default=0))
+
+
+def size_said(entry: ManifestEntry) -> int | None:
+    """Give how many bytes a stored volume takes, as its manifest says; None if it does not."""
+    if entry.format in MAPPED:
+        return int(entry.details.get("offset", 0)) + entry.bytes
+    said = entry.details.get("stored_bytes")
+    return said if isinstance(said, int) else None

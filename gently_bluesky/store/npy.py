@@ -5,14 +5,16 @@ The header is padded to a page, which the format allows, so that the data can be
 Source: NumPy enhancement proposal 1 (NEP 1), format version 1.0.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from gently_bluesky.store.disk import PAGE, BlockFile, Claim, claim_nothing
+from gently_bluesky.store.disk import PAGE, BlockFile, Claim, claim_nothing, forget_pages
 from gently_bluesky.store.facts import EventFacts, Found, FrameTimes, Geometry, VolumeFacts
 
 
@@ -29,6 +31,7 @@ class NpyFile:
         claim: Claim = claim_nothing,
     ) -> None:
         self.path = path
+        self._geometry = geometry
         size = PAGE + geometry.nbytes
         claim(path, size)
         header = repr({"descr": geometry.dtype.str, "fortran_order": False, "shape": geometry.shape}).encode()
@@ -50,6 +53,16 @@ class NpyFile:
         """Make it durable; the format holds an array and no more."""
         self._file.reopen()
         (self._file.sync if durable else self._file.settle)()
+
+    def planes(self, first: int) -> Iterator[NDArray[Any]]:
+        """Read planes back, from one on, flattened."""
+        geometry = self._geometry
+        shape = (geometry.planes, math.prod(geometry.plane_shape))
+        yield from np.memmap(self.path, geometry.dtype, "r", PAGE, shape)[first:]
+
+    def forget(self) -> None:
+        """Let the page cache drop it."""
+        forget_pages(self.path)
 
     def close(self) -> None:
         """Close the file."""

@@ -16,9 +16,10 @@ never came. It is written after the frame, so it also tells which planes of an i
 Source: TIFF 6.0; the BigTIFF extension; OME-TIFF specification 2016-06.
 """
 
+import math
 import os
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,8 +27,9 @@ from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
-from gently_bluesky.store.disk import PAGE, BlockFile, Claim, claim_nothing
+from gently_bluesky.store.disk import PAGE, BlockFile, Claim, claim_nothing, forget_pages
 from gently_bluesky.store.facts import EventFacts, Found, FrameTimes, Geometry, VolumeFacts, stored_time
 from gently_bluesky.store.ome_xml import describes, hold_unchanged, ome_xml, roomy_xml_bytes
 
@@ -199,6 +201,16 @@ class OmeTiffFile:
             pointer = struct.pack("<QQ", len(xml), self._layout.slots[slot])
             self._file.write(_description_entry() + 4, pointer)
             self._slot = slot
+
+    def planes(self, first: int) -> Iterator[NDArray[Any]]:
+        """Read planes back, from one on, flattened."""
+        geometry = self._layout.geometry
+        shape = (geometry.planes, math.prod(geometry.plane_shape))
+        yield from np.memmap(self.path, geometry.dtype, "r", self._layout.data_offset, shape)[first:]
+
+    def forget(self) -> None:
+        """Let the page cache drop it."""
+        forget_pages(self.path)
 
     def close(self) -> None:
         """Close the file."""

@@ -7,6 +7,7 @@ it makes pixels durable, then the manifest, then the journal. Nothing else write
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from numpy.typing import DTypeLike
 
 from gently_bluesky.errors import DiskFullError, WriterFailedError
 from gently_bluesky.protocols import VolumeMetadata
-from gently_bluesky.store.disk import Claim, forget_pages, sync_folder
+from gently_bluesky.store.disk import Claim, sync_folder
 from gently_bluesky.store.facts import EventFacts, Geometry, Scalar
-from gently_bluesky.store.formats import ImageStore
+from gently_bluesky.store.formats import ImageStore, NewFolder
 from gently_bluesky.store.index import IDENTITY_KEYS, IndexEntry, append_entry, volume_rows
 from gently_bluesky.store.manifest import ManifestEntry, foreign_asset
 from gently_bluesky.store.streams import Doc, RunTable, VolumeRef
@@ -25,7 +26,7 @@ from gently_bluesky.write.intake import InlineVolume, Intake, Item
 from gently_bluesky.write.resource import ResourceWriter, Surroundings, VolumeWriter
 from gently_bluesky.write.run_folder import RunFolder
 
-MakeStore = Callable[[Path, Geometry], ImageStore]
+MakeStore = Callable[[NewFolder, Geometry], ImageStore]
 
 _Step = tuple[list[ManifestEntry], list[tuple[str, Doc]]]  # what goes to the manifest, and then to the journal
 
@@ -73,7 +74,7 @@ class RunRecorder:
         self._table = RunTable(keys=IDENTITY_KEYS)
         self._volumes: dict[VolumeRef, VolumeWriter] = {}
         self._unsynced: list[Path] = []
-        self._hot: dict[str, Path] = {}
+        self._hot: dict[str, VolumeWriter] = {}
         self._surroundings = Surroundings(
             start=start,
             facts={key: start[key] for key in _START_FACTS if _is_fact(start.get(key))},
@@ -154,7 +155,8 @@ class RunRecorder:
         key = (*whose, data_key, geometry)
         with self._lock:
             if key not in self._resources:
-                store = self._make_store(self._folder.new_image_folder(data_key), geometry)
+                new_folder = partial(self._folder.new_image_folder, data_key)
+                store = self._make_store(new_folder, geometry)
                 resource = ResourceWriter(data_key, geometry, store, metadata, self._surroundings)
                 self._resources[key] = self._by_uid[resource.uid] = resource
             return self._resources[key]
@@ -254,9 +256,9 @@ class RunRecorder:
             if volume.resource.geometry.nbytes >= _LARGE_VOLUME and self._durable:
                 # the newest volume stays hot for readers, its predecessor's memory serves the next
                 before = self._hot.get(volume.resource.uid)
-                self._hot[volume.resource.uid] = volume.path
+                self._hot[volume.resource.uid] = volume
                 if before is not None:
-                    forget_pages(before)
+                    before.forget()
         return volume.manifest_entry()
 
     def _complete(self, event: Doc) -> None:

@@ -207,7 +207,7 @@ def _sync_volumes(folder: RunFolder, unfinished: Collection[Unfinished]) -> None
     # what its writer had not synced yet is on disk before the run is closed: a stop, or an event, names it
     named = [*read_manifest(folder.path).values(), *(each.entry for each in unfinished)]
     paths = {folder.path / entry.path for entry in named if entry.path}
-    folder.sync_everything(sorted(path for path in paths if path.is_file()))
+    folder.sync_everything(sorted(path for path in paths if path.exists()))
 
 
 def _stop(table: RunTable, recovery: Recovery, unfinished: Collection[Unfinished]) -> Doc:

@@ -5,12 +5,11 @@ recorder's business, and how pixels are laid out the format's.
 """
 
 import contextlib
-import math
 import threading
 import time as clock
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
@@ -23,10 +22,8 @@ from gently_bluesky.errors import FrameError, VolumeIncompleteError
 from gently_bluesky.protocols import VolumeMetadata
 from gently_bluesky.store.disk import Claim
 from gently_bluesky.store.facts import EventFacts, Geometry, Scalar, VolumeFacts
-from gently_bluesky.store.formats import ImageFile, ImageStore
-from gently_bluesky.store.layout import file_uri
+from gently_bluesky.store.formats import ImageFile, ImageStore, hash_of
 from gently_bluesky.store.manifest import ManifestEntry
-from gently_bluesky.store.pixels import pixel_hash
 
 _HASH_BESIDE_BYTES = 1 << 20
 """From here on, hashing a frame takes longer than handing it to another thread."""
@@ -76,7 +73,7 @@ class ResourceWriter:
         self._sealed = 0
         self._documents = compose_stream_resource(
             mimetype=store.mimetype,
-            uri=file_uri(store.folder) + "/",
+            uri=store.uri,
             data_key=data_key,
             parameters=store.parameters,
             start=cast(RunStart, run.start),
@@ -252,14 +249,12 @@ class VolumeWriter:
     def _hash_the_rest(self) -> None:
         geometry = self.resource.geometry
         if self._hashed < geometry.planes:  # frames came out of order
-            pixels = self._map()
-            for plane in range(self._hashed, geometry.planes):
-                self._hash.update(np.ascontiguousarray(pixels[plane]).data)
+            for plane in self._file.planes(self._hashed):
+                self._hash.update(np.ascontiguousarray(plane).data)
 
-    def _map(self) -> NDArray[Any]:
-        geometry = self.resource.geometry
-        shape = (geometry.planes, math.prod(geometry.plane_shape))
-        return np.memmap(self.path, geometry.dtype, "r", self._file.manifest["offset"], shape)
+    def forget(self) -> None:
+        """Let the page cache drop it."""
+        self._file.forget()
 
     def complete(self, event: EventFacts | None = None, *, durable: bool) -> None:
         """Add to the file what is known now, and close it."""
@@ -272,11 +267,9 @@ class VolumeWriter:
         """Give the line of the manifest."""
         geometry = self.resource.geometry
         details = dict(self._file.manifest)
-        digest = self._hash.hexdigest()
-        if self.state == "aborted":  # as it lies, with zeros for what never came
-            digest = pixel_hash(self.path, details["offset"], geometry.nbytes)
+        if self.state == "aborted":
             details |= {"reason": self.reason, "frames": sum(time is not None for time in self.times)}
-        return ManifestEntry(
+        entry = ManifestEntry(
             data_key=self.resource.data_key,
             resource=self.resource.uid,
             index=self.index,
@@ -285,10 +278,13 @@ class VolumeWriter:
             shape=geometry.shape,
             dtype=geometry.dtype.str,
             bytes=geometry.nbytes,
-            xxh3_128=digest,
+            xxh3_128=self._hash.hexdigest(),
             state="sealed" if self.state == "sealed" else "aborted",
             details=details,
         )
+        if self.state == "aborted":  # as it lies, with zeros for what never came
+            return replace(entry, xxh3_128=hash_of(self.path, entry))
+        return entry
 
     def __str__(self) -> str:
         return f"Volume {self.index} of {self.resource.data_key!r} ({self.path})"

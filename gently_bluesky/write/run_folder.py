@@ -17,7 +17,7 @@ import xxhash
 from filelock import FileLock, Timeout
 
 from gently_bluesky.errors import RunExistsError, RunLockedError, RunNotFoundError
-from gently_bluesky.store.disk import AppendFile, naming_a_full_disk, sync_file, sync_folder
+from gently_bluesky.store.disk import AppendFile, naming_a_full_disk, sync_file, sync_folder, sync_tree
 from gently_bluesky.store.journal import encode_line, mend, read_start
 from gently_bluesky.store.layout import (
     JOURNAL,
@@ -103,11 +103,11 @@ class RunFolder:
             lock.release()
             raise
 
-    def new_image_folder(self, data_key: str) -> Path:
+    def new_image_folder(self, data_key: str, suffix: str = "") -> Path:
         """Create a folder for the volumes of one stream resource, named after its data key."""
         name, number = slug(data_key), 1
         while True:
-            folder = self.path / (name if number == 1 else f"{name}+{number}")
+            folder = self.path / f"{name if number == 1 else f'{name}+{number}'}{suffix}"
             if folder.name.lower() in self._image_folders:
                 # another shape, stream or a key that differs by an unsafe letter or, for other systems, by case
                 number += 1
@@ -148,8 +148,8 @@ class RunFolder:
     def sync_everything(self, volumes: Iterable[Path]) -> None:
         """Make durable what was not so far: the volumes, their folders, manifest and journal."""
         folders = {self.path}
-        for path in volumes:
-            sync_file(path)
+        for path in dict.fromkeys(volumes):
+            sync_tree(path)
             folders.add(path.parent)
         for folder in folders:
             sync_folder(folder)

@@ -9,15 +9,16 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from gently_bluesky.errors import DamagedVolumeError
 from gently_bluesky.store.disk import PAGE
 from gently_bluesky.store.facts import Found
-from gently_bluesky.store.formats import examine
+from gently_bluesky.store.formats import STORE, examine, hash_of, stored_in
 from gently_bluesky.store.journal import Pair
-from gently_bluesky.store.manifest import ManifestEntry, read_manifest
-from gently_bluesky.store.pixels import pixel_hash
+from gently_bluesky.store.manifest import ManifestEntry, read_entries
 from gently_bluesky.store.streams import RunTable, StreamTable
 
 log = logging.getLogger(__name__)
@@ -48,22 +49,23 @@ def find_unfinished(path: Path, table: RunTable) -> Iterator[Unfinished]:
     for stream in table.streams.values():
         for ref in (ref for row in stream.rows() for ref in row.volumes.values()):
             named[ref.resource] = max(ref.index, named.get(ref.resource, -1))
-    known = read_manifest(path)
-    resources = _resources_by_folder(path, table, known.values())
-    for file in sorted(path.glob("*/*")):
-        entry = known.get(file.relative_to(path).as_posix())
+    entries = read_entries(path)
+    known = {(entry.path, entry.index if entry.path.endswith(STORE) else None): entry for entry in entries}
+    resources = _resources_by_folder(path, table, entries)
+    for file, event in stored_in(path):
+        name = file.relative_to(path).as_posix()
+        entry = known.get((name, event))
         try:
-            if not file.is_file() or (entry is not None and not _is_last(entry, named)):
+            if entry is not None and not _is_last(entry, named):
                 continue
-            found = examine(file)
+            found = examine(file, event)
             if entry is None or entry.state == "aborted":
-                digest = pixel_hash(file, found.offset, found.geometry.nbytes)
-                resource = found.resource_uid or resources.get(file.parent.name, "")
-                if found.offset % PAGE or found.geometry.dtype.kind not in "biufc" or not _INDEX.match(file.name):
+                resource = found.resource_uid or resources.get(name.partition("/")[0], "")
+                if not _is_ours(file, found):
                     log.warning("%s was left alone: it is no volume of this run", file)
                     continue
-                entry = _aborted(file.relative_to(path).as_posix(), found, resource, digest)
-        except (ValueError, EOFError) as error:  # not ours to name
+                entry = _aborted(file, name, found, resource)
+        except (ValueError, EOFError, DamagedVolumeError) as error:  # not ours to name
             log.warning("%s was left alone: %s", file, error)
             continue
         now = time.time()  # a bit that flipped in the table of times is no time
@@ -86,10 +88,20 @@ def _resources_by_folder(path: Path, table: RunTable, known: Collection[Manifest
     return said
 
 
-def _aborted(name: str, what: Found, resource: str, digest: str) -> ManifestEntry:
-    details = {"offset": what.offset, "reason": _INTERRUPTED}
+def _is_ours(file: Path, found: Found) -> bool:
+    if found.geometry.dtype.kind not in "biufc":
+        return False
+    return found.offset is None or (found.offset % PAGE == 0 and _INDEX.match(file.name) is not None)
+
+
+def _aborted(path: Path, name: str, what: Found, resource: str) -> ManifestEntry:
+    details: dict[str, Any] = {"reason": _INTERRUPTED}
+    if what.offset is not None:
+        details["offset"] = what.offset
+    if what.frames is not None:
+        details["frames"] = what.frames
     folder, _, file = name.partition("/")
-    return ManifestEntry(
+    entry = ManifestEntry(
         data_key=what.data_key or folder,
         resource=resource,
         index=int(file.split(".")[0]) if what.index is None else what.index,
@@ -98,10 +110,10 @@ def _aborted(name: str, what: Found, resource: str, digest: str) -> ManifestEntr
         shape=what.geometry.shape,
         dtype=what.geometry.dtype.str,
         bytes=what.geometry.nbytes,
-        xxh3_128=digest,
         state="aborted",
-        details=details if what.frames is None else {**details, "frames": what.frames},
+        details=details,
     )
+    return replace(entry, xxh3_128=hash_of(path, entry))
 
 
 def documents_of(table: RunTable, unfinished: Collection[Unfinished]) -> Iterator[Pair]:

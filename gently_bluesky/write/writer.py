@@ -6,6 +6,7 @@ thread that writes; it knows nothing of what documents mean.
 
 import atexit
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -48,7 +49,9 @@ class FileWriter:
     root
         A root; or an empty folder or one that does not exist yet, which becomes one.
     image_format
-        "ome-tiff". Arrays that OME has no words for go to .npy files.
+        "ome-tiff": a file a volume, mappable, whole from its creation on. "ome-zarr": a store a stream resource,
+        compressed, with a pyramid; a frame is on disk when its shard is full. Arrays that OME has no words for go
+        to .npy files.
     durability
         "event": every event is on disk, pixels first, a moment after it was emitted, and all of them before
         the stop document. "run": once, at the end of the run.
@@ -96,6 +99,9 @@ class FileWriter:
         self._durability = durability
         self._inline_limit_bytes = inline_limit_bytes
         self._make_store = FORMATS[image_format]
+        self._workers = (
+            1 if image_format == "ome-tiff" else min(4, os.cpu_count() or 1)
+        )  # who pushes; who compresses
         self._backlog = Backlog(backlog_bytes, self._commit)
         self._salvage = salvage
         self._runs: dict[str, RunRecorder] = {}
@@ -329,7 +335,7 @@ class FileWriter:
 
     def _begin_thread(self) -> None:
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(1, "gently-write-behind")
+            self._pool = ThreadPoolExecutor(self._workers, "gently-write-behind")
             self._hashing = ThreadPoolExecutor(1, "gently-hash")
             self._backlog.begin()
             atexit.register(self.close)

@@ -1,0 +1,105 @@
+"""The metadata of an OME-Zarr store: groups and arrays of Zarr v3, multiscales of OME-Zarr 0.5.
+
+Knows the two specifications; knows nothing of files. The event axis is NGFF's time axis, without a unit: events
+are not evenly spaced, and their times are in the metadata of each volume.
+
+Source: Zarr core specification 3.0; OME-Zarr (NGFF) 0.5, sections 2.2 (axes), 2.4 (multiscales).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gently_bluesky.store.facts import Geometry
+from gently_bluesky.store.pyramid import Level
+from gently_bluesky.store.shards import Grid, codecs
+
+_AXES = {2: ("y", "x"), 3: ("z", "y", "x"), 4: ("frame", "z", "y", "x")}
+"""By the number of axes of a volume; "frame" is of a kind of its own."""
+
+DTYPES = {
+    "b1": "bool",
+    **{
+        f"{kind}{size}": f"{name}{8 * size}"
+        for kind, name in (("i", "int"), ("u", "uint"))
+        for size in (1, 2, 4, 8)
+    },
+    **{f"f{size}": f"float{8 * size}" for size in (2, 4, 8)},
+    **{f"c{size}": f"complex{8 * size}" for size in (8, 16)},
+}
+"""Zarr's name of each numpy type that it has."""
+
+
+def can_store(geometry: Geometry) -> bool:
+    """Whether OME-Zarr takes a series of such arrays: (y, x), (z, y, x) or (t, z, y, x) of a type that it has."""
+    return len(geometry.shape) in _AXES and geometry.dtype.str[1:] in DTYPES
+
+
+def group(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the metadata of a group."""
+    return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
+
+
+def array(geometry: Geometry, level: Level, grid: Grid, events: int) -> dict[str, Any]:
+    """Give the metadata of one level: all its events, in shards of one event."""
+    inner = inner_shape(geometry, level.shape)
+    shard, chunk = (
+        [1, *[1] * len(geometry.shape[:-3]), *each[-len(geometry.shape) :]]
+        for each in (grid.shard_shape, grid.chunk)
+    )
+    (sharding,) = codecs(grid)
+    sharding["configuration"]["chunk_shape"] = chunk
+    zero = {"b": False, "f": 0.0, "c": [0.0, 0.0]}.get(geometry.dtype.kind, 0)
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [events, *inner],
+        "data_type": DTYPES[geometry.dtype.str[1:]],
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": shard}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": zero,
+        "codecs": [sharding],
+        "dimension_names": ["t", *_AXES[len(inner)]],
+        "attributes": {},
+    }
+
+
+def inner_shape(geometry: Geometry, level: tuple[int, int, int]) -> tuple[int, ...]:
+    """Give the shape of one event of a level whose stacks are (z, y, x)."""
+    return (*geometry.shape[:-3], *level[-len(geometry.shape) :])
+
+
+def multiscales(
+    name: str, geometry: Geometry, levels: Sequence[Level], voxel_um: Sequence[float]
+) -> dict[str, Any]:
+    """Give the `ome` attribute of the root group.
+
+    Parameters
+    ----------
+    name
+        Of the image: its data key.
+    geometry, levels
+        Of one volume.
+    voxel_um
+        Spacing along (z, y, x), or (y, x), in micrometer; empty if it is not known, or not the same for all.
+    """
+    names = _AXES[len(geometry.shape)]
+    known = voxel_um if len(voxel_um) == min(len(names), 3) and all(0 < each < np.inf for each in voxel_um) else ()
+    unit = {"unit": "micrometer"} if known else {}
+    axes: list[dict[str, Any]] = [{"name": "t", "type": "time"}]
+    axes += [{"name": each} if each == "frame" else {"name": each, "type": "space"} | unit for each in names]
+    spacing = np.array([*known] or [1.0] * min(len(names), 3))
+    lead = [1.0] * (1 + len(names) - len(spacing))
+    datasets = []
+    for number, level in enumerate(levels):
+        factors = np.array(level.factors[-len(spacing) :])
+        moves: list[dict[str, Any]] = [{"type": "scale", "scale": [*lead, *(spacing * factors).tolist()]}]
+        if number:  # the middle of a larger voxel lies further in
+            shift = [0.0] * len(lead) + (spacing * (factors - 1) / 2).tolist()
+            moves.append({"type": "translation", "translation": shift})
+        datasets.append({"path": str(number), "coordinateTransformations": moves})
+    return {
+        "version": "0.5",
+        "multiscales": [{"name": name, "axes": axes, "datasets": datasets, "type": "mean"}],
+    }

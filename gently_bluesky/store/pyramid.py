@@ -1,0 +1,106 @@
+"""Smaller and smaller versions of a volume: which levels there are, and how a block becomes one of the next.
+
+Means of 2 along each axis that is halved. An axis is halved while its voxels are less than twice as long as the
+shortest: so voxels become cubes, and then larger cubes. Knows arrays; knows nothing of files.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+SMALLEST = 256
+"""A level whose planes are no longer than this on either side is the last one."""
+
+Factors = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One level of a pyramid: (planes, y, x), and how many voxels of the first level one of its own spans."""
+
+    shape: tuple[int, int, int]
+    factors: Factors
+
+
+def levels_of(shape: tuple[int, int, int], dtype: np.dtype[Any], voxel: Sequence[float] = ()) -> list[Level]:
+    """Give the levels of a volume, the whole one first.
+
+    Parameters
+    ----------
+    shape, dtype
+        (planes, y, x), and of the pixels; of others than integers of up to 4 bytes and floats there is no mean.
+    voxel
+        Spacing along (z, y, x), or (y, x); all alike, if it is not known.
+    """
+    levels = [Level(shape, (1, 1, 1))]
+    if dtype.kind not in "uif" or (dtype.kind in "ui" and dtype.itemsize > 4):
+        return levels
+    spacing = np.array([*[np.inf] * (3 - len(voxel)), *voxel] if len(voxel) in {2, 3} else [1.0, 1.0, 1.0])
+    while max(levels[-1].shape[1:]) > SMALLEST:
+        last = levels[-1]
+        now = spacing * last.factors
+        step = [2 if size > 1 and each < 2 * now.min() else 1 for size, each in zip(last.shape, now, strict=True)]
+        if step[1:] == [1, 1]:  # planes become smaller, whatever their voxels are
+            step[1:] = [2 if size > 1 else 1 for size in last.shape[1:]]
+        levels.append(Level(halved_shape(last.shape, step), _times(last.factors, step)))
+    return levels
+
+
+def step_between(one: Level, other: Level) -> Factors:
+    """Give by how much each axis shrinks from one level to the next."""
+    return cast(Factors, tuple(b // a for a, b in zip(one.factors, other.factors, strict=True)))
+
+
+def halved_shape(shape: Sequence[int], step: Sequence[int]) -> tuple[int, int, int]:
+    """Give the shape of a block after `halved`: an odd last one is averaged with its neighbour."""
+    return cast(tuple[int, int, int], tuple(-(-size // by) for size, by in zip(shape, step, strict=True)))
+
+
+def _times(factors: Factors, step: Sequence[int]) -> Factors:
+    return cast(Factors, tuple(a * b for a, b in zip(factors, step, strict=True)))
+
+
+def halved(block: NDArray[Any], step: Factors, out: NDArray[Any]) -> None:
+    """Average a block (planes, y, x) into `out`, of `halved_shape`; integers are rounded.
+
+    Plane by plane, in place: five times faster than a mean over a reshaped block.
+    """
+    by_z, by_y, by_x = step
+    for plane, target in enumerate(out):
+        members = block[plane * by_z : (plane + 1) * by_z]
+        parts = [
+            _edged(member[y::by_y, x::by_x], target.shape)
+            for member in members
+            for y in range(by_y)
+            for x in range(by_x)
+        ]
+        _mean(parts, target)
+
+
+def _edged(part: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    if part.shape == shape:
+        return part
+    missing = [(0, wanted - there) for wanted, there in zip(shape, part.shape, strict=True)]
+    return np.pad(part, missing, mode="edge")
+
+
+def _mean(parts: Sequence[NDArray[Any]], out: NDArray[Any]) -> None:
+    if len(parts) == 1:
+        out[...] = parts[0]
+        return
+    kind = out.dtype.kind
+    wide = (
+        out.dtype if kind == "f" else np.dtype("i8" if out.dtype.itemsize == 4 else "i4" if kind == "i" else "u4")
+    )
+    total = np.add(parts[0], parts[1], dtype=wide)
+    for part in parts[2:]:
+        np.add(total, part, out=total)
+    if kind == "f":
+        np.divide(total, len(parts), out=out)
+    else:
+        total += len(parts) // 2
+        np.right_shift(total, len(parts).bit_length() - 1, out=total)
+        out[...] = total

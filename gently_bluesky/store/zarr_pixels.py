@@ -1,0 +1,270 @@
+"""Reading the events of an OME-Zarr store of ours: any part of one, as it is asked for.
+
+`ZarrPixels` is one event at one level, indexed as numpy arrays are; only chunks that are asked for are decoded,
+side by side. A shard that is not there is an error; only of a volume that was given up it stands for frames that
+never came.
+"""
+
+import json
+import math
+import operator
+import os
+import types
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from gently_bluesky.errors import DamagedVolumeError, VolumeMissingError
+from gently_bluesky.store.facts import Found, Geometry
+from gently_bluesky.store.ngff import DTYPES
+from gently_bluesky.store.ome_zarr import shard_path
+from gently_bluesky.store.shards import Grid, codecs, forget_shard, read_part
+from gently_bluesky.store.strict_json import encode, restored
+
+_WORKERS = min(4, os.cpu_count() or 1)
+_WORTH_THREADS = 4 << 20  # bytes that are decoded
+
+
+class ZarrPixels:
+    """The pixels of one event.
+
+    Parameters
+    ----------
+    store
+        The store's folder.
+    index
+        On its event axis, from 0.
+    level
+        Of the pyramid; 0 is the whole volume.
+    partial
+        Whether shards that are not there are zeros.
+
+    Raises
+    ------
+    VolumeMissingError
+        There is no such store or level, or it was not written here.
+    """
+
+    def __init__(self, store: Path, index: int, *, level: int = 0, partial: bool = False) -> None:
+        self._store = store
+        self._index = index
+        self._level = level
+        self._partial = partial
+        self.geometry, self._grid, events = _array(store / str(level) / "zarr.json")
+        if index >= events:
+            raise VolumeMissingError(f"{store} holds {events} events; there is no event {index}.")
+        self._depth = self.geometry.shape[-3] if len(self.geometry.shape) > 2 else 1
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(z, y, x), (y, x) or (t, z, y, x)."""
+        return self.geometry.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the pixels."""
+        return self.geometry.dtype
+
+    @property
+    def ndim(self) -> int:
+        """How many axes there are."""
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self[...], dtype)
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        """Give a part, in memory; numpy's basic indexing."""
+        parts = _expanded(index if isinstance(index, tuple) else (index,), self.ndim)
+        wanted = [_positions(part, size) for part, size in zip(parts, self.shape, strict=True)]
+        shape = self.shape[:-2]
+        planes = np.arange(math.prod(shape)).reshape(shape)[np.ix_(*wanted[:-2])].ravel()
+        rows, columns = (_span(each) for each in wanted[-2:])
+        block = np.zeros((len(planes), len(rows), len(columns)), self.dtype)
+        order = np.argsort(planes)
+        self._read(planes[order].tolist(), rows, columns, block)
+        if not np.array_equal(order, np.arange(len(order))):  # a step backwards
+            block = block[np.argsort(order)]
+        inner = (_within(wanted[-2], rows), _within(wanted[-1], columns))
+        part = block[:, inner[0]][:, :, inner[1]].reshape(*map(len, wanted))
+        return part[tuple(0 if not isinstance(each, slice) else slice(None) for each in parts)]
+
+    def each_plane(self, first: int = 0) -> Iterator[NDArray[Any]]:
+        """Give plane after plane (y, x) in C order, decoded a shard at a time; what was read is dropped behind."""
+        rows, columns = map(range, self._grid.plane_shape)
+        for stack in range(self.geometry.planes // self._depth):
+            for shard in range(self._grid.shards):
+                planes = self._grid.planes_of(shard)
+                begin = stack * self._depth
+                if begin + planes.stop <= first:
+                    continue
+                block = np.zeros((len(planes), *self._grid.plane_shape), self.dtype)
+                self._read([begin + z for z in planes], rows, columns, block)
+                path = self.path_of((stack, shard))
+                if path.exists():
+                    forget_shard(path)
+                yield from block[max(0, first - begin - planes.start) :]
+
+    def _read(self, planes: Sequence[int], rows: range, columns: range, block: NDArray[Any]) -> None:
+        if block.size == 0:
+            return
+        chunks = math.prod(
+            -(-len(each) // size) + 1 for each, size in zip((planes, rows, columns), self._grid.chunk, strict=True)
+        )
+        if chunks * math.prod(self._grid.chunk) * self.dtype.itemsize < _WORTH_THREADS:
+            self._read_shards(planes, rows, columns, block, None)
+            return
+        with ThreadPoolExecutor(_WORKERS, "gently-decode") as pool:
+            self._read_shards(planes, rows, columns, block, pool)
+
+    def _read_shards(
+        self,
+        planes: Sequence[int],
+        rows: range,
+        columns: range,
+        block: NDArray[Any],
+        pool: ThreadPoolExecutor | None,
+    ) -> None:
+        done = 0
+        for key, members in groupby(planes, self._key_of):
+            first = key[0] * self._depth + key[1] * self._grid.shard_planes
+            local = [plane - first for plane in members]
+            path = self.path_of(key)
+            if not (self._partial and not path.exists()):
+                read_part(self._grid, path, local, rows, columns, block[done : done + len(local)], pool)
+            done += len(local)
+
+    def _key_of(self, plane: int) -> tuple[int, int]:
+        stack, z = divmod(plane, self._depth)
+        return stack, z // self._grid.shard_planes
+
+    def path_of(self, key: tuple[int, int]) -> Path:
+        """Give where a shard is, by its stack and its number along z."""
+        return shard_path(self._store, self._level, self._index, self.geometry, key)
+
+    def shards(self) -> list[Path]:
+        """Give where all its shards are, or should be."""
+        stacks = range(self.geometry.planes // self._depth)
+        return [self.path_of((stack, shard)) for stack in stacks for shard in range(self._grid.shards)]
+
+
+def _expanded(parts: tuple[Any, ...], ndim: int) -> list[int | slice]:
+    dots = sum(part is Ellipsis for part in parts)
+    if dots > 1 or len(parts) - dots > ndim:
+        raise IndexError(f"too many indices: {len(parts)} for {ndim} axes")
+    at = next((i for i, part in enumerate(parts) if isinstance(part, types.EllipsisType)), len(parts))
+    missing = ndim - (len(parts) - dots)
+    full = [*parts[:at], *[slice(None)] * missing, *parts[at + 1 :]]
+    return [part if isinstance(part, slice) else operator.index(part) for part in full]
+
+
+def _positions(part: int | slice, size: int) -> range:
+    if isinstance(part, slice):
+        return range(size)[part]
+    if not -size <= part < size:
+        raise IndexError(f"index {part} is out of bounds for axis with size {size}")
+    return range(part % size, part % size + 1)
+
+
+def _span(wanted: range) -> range:
+    return range(min(wanted), max(wanted) + 1) if wanted else range(0)
+
+
+def _within(wanted: range, span: range) -> slice | NDArray[np.intp]:
+    if wanted == span:
+        return slice(None)
+    return np.array([at - span.start for at in wanted], np.intp)
+
+
+# --- what a store says --------------------------------------------------------------------------------------
+
+
+def _array(path: Path) -> tuple[Geometry, Grid, int]:
+    names = {name: kind for kind, name in DTYPES.items()}
+    try:
+        said = json.loads(path.read_bytes())
+        events, *shape = said["shape"]
+        dtype = np.dtype(names[said["data_type"]])
+        shard = [1, 1, *said["chunk_grid"]["configuration"]["chunk_shape"][1:]][-3:]
+        (sharding,) = said["codecs"]
+        chunk = [1, 1, *sharding["configuration"]["chunk_shape"][1:]][-3:]
+        depth = shape[-3] if len(shape) > 2 else 1
+        grid = Grid(depth, (shape[-2], shape[-1]), dtype, (chunk[0], chunk[1], chunk[2]), shard[0])
+        _hold_ours(grid, sharding, shard)
+    except FileNotFoundError as error:
+        raise VolumeMissingError(f"{path} is not there: the store is gone, or was cut short.") from error
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise DamagedVolumeError(f"{path} was not written here, or is damaged ({error!r}).") from error
+    return Geometry(tuple(shape), dtype), grid, events
+
+
+def _hold_ours(grid: Grid, sharding: dict[str, Any], shard: list[int]) -> None:
+    (ours,) = codecs(grid)
+    ours["configuration"]["chunk_shape"] = sharding["configuration"]["chunk_shape"]
+    if sharding != ours or list(grid.shard_shape) != shard:
+        raise ValueError("its codecs are others")
+
+
+def examine(store: Path, index: int) -> Found:
+    """Read what a store of ours says of one event.
+
+    Raises
+    ------
+    ValueError
+        It was not written here, or its metadata is damaged.
+    """
+    path = store / "events" / f"{index:06d}" / "zarr.json"
+    try:
+        said = _said_of(json.loads(path.read_bytes())["attributes"])
+        pixels = ZarrPixels(store, index)
+        _hold_together(said, pixels)
+        times = tuple(0.0 if time is None else float(time) or 5e-324 for time in said["frame_times"])
+        return Found(
+            format="ome-zarr",
+            geometry=pixels.geometry,
+            offset=None,
+            times=times,
+            run_uid=said["run_uid"],
+            resource_uid=said["resource_uid"],
+            data_key=said["data_key"],
+            index=said["index"],
+            voxel_size_um=tuple(said["metadata"].get("voxel_size_um", ())),
+        )
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"event {index} of {store} was not written here, or its metadata is damaged ({error!r})"
+        ) from error
+
+
+def _said_of(attributes: dict[str, Any]) -> dict[str, Any]:
+    said = attributes["gently_bluesky"]
+    if attributes["xxh3_64"] != xxhash.xxh3_64_hexdigest(encode(said)):
+        raise ValueError("its checksum is another")
+    return dict(restored(said))
+
+
+def _hold_together(said: dict[str, Any], pixels: ZarrPixels) -> None:
+    if (tuple(said["shape"]), np.dtype(said["dtype"])) != (pixels.shape, pixels.dtype):
+        raise ValueError(f"it says {said['shape']} {said['dtype']}, and its array {pixels.shape} {pixels.dtype}")
+
+
+def events_of(store: Path) -> list[int]:
+    """Give the events that a store has, by the folders of their metadata."""
+    return sorted(int(path.name) for path in (store / "events").glob("*") if path.name.isdecimal())
+
+
+def pixel_hash(store: Path, index: int, *, partial: bool) -> str:
+    """Give the xxh3-128 of an event's pixels in C order, in hexadecimal; raises as reading does."""
+    digest = xxhash.xxh3_128()
+    for plane in ZarrPixels(store, index, partial=partial).each_plane():
+        digest.update(np.ascontiguousarray(plane).data)
+    return digest.hexdigest()
