@@ -117,6 +117,10 @@ class NotInTrashError(GentlyError, FileNotFoundError):
     """What was to be restored is not in the trash."""
 
 
+class ConversionError(GentlyError, ValueError):
+    """A volume that was not converted: what was read, or what was written, is not what the manifest says."""
+
+
 # --- roots and reading --------------------------------------------------------------------------------------
 
 

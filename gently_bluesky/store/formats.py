@@ -21,7 +21,7 @@ from gently_bluesky.store.manifest import ManifestEntry
 from gently_bluesky.store.npy import NpyFile
 from gently_bluesky.store.ome_tiff import OmeTiffFile
 from gently_bluesky.store.ome_xml import can_describe
-from gently_bluesky.store.pixels import pixel_hash
+from gently_bluesky.store.pixels import blocks, pixel_hash
 from gently_bluesky.store.removed import as_before
 
 
@@ -177,6 +177,20 @@ def hash_of(path: Path, entry: ManifestEntry) -> str:
 
     partial = as_before(entry).state == "aborted"
     return zarr_pixels.pixel_hash(path, entry.index or 0, partial=partial)
+
+
+def each_plane(path: Path, entry: ManifestEntry) -> Iterator[NDArray[Any]]:
+    """Read a stored volume once, plane by plane (y, x), letting go of it behind; raises as `hash_of` does."""
+    if entry.format not in MAPPED:
+        from gently_bluesky.store.zarr_pixels import ZarrPixels  # noqa: PLC0415
+
+        yield from ZarrPixels(path, entry.index or 0).each_plane()
+        return
+    dtype = np.dtype(entry.dtype)
+    geometry = Geometry(entry.shape, dtype)
+    whole = blocks(path, int(entry.details.get("offset", 0)), entry.bytes, size=geometry.plane_bytes)
+    for block in whole:
+        yield np.frombuffer(block, dtype).reshape(geometry.plane_shape)
 
 
 @dataclass(frozen=True, slots=True)

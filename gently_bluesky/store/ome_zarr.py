@@ -11,7 +11,9 @@ a volume are in memory, and their room on the disk is reserved before the first 
 zeros for other programs; here it is an error.
 """
 
+import json
 import math
+import shutil
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -37,7 +39,7 @@ from gently_bluesky.store.disk import (
 )
 from gently_bluesky.store.facts import EventFacts, FrameTimes, Geometry, VolumeFacts
 from gently_bluesky.store.layout import file_uri
-from gently_bluesky.store.pyramid import Level, halved, halved_shape, levels_of, step_between
+from gently_bluesky.store.pyramid import Level, halved, halved_shape, levels_by, levels_of, step_between
 from gently_bluesky.store.shards import Grid, encode_shard
 from gently_bluesky.store.strict_json import encode, plain
 
@@ -62,6 +64,26 @@ class OmeZarrSeries:
         self._events = 0
         self._lock = threading.Lock()
         self._spare: list[NDArray[Any]] = []
+        if (folder / "zarr.json").exists():
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Take up a store that is there."""
+        home = json.loads((self.folder / "zarr.json").read_bytes())["attributes"]["gently_bluesky"]
+        self._voxel_um = tuple(home["voxel_size_um"])
+        self._events = json.loads((self.folder / "0" / "zarr.json").read_bytes())["shape"][0]
+        self._have_levels(levels_by((self.depth, *self._plane_shape), [tuple(each) for each in home["levels"]]))
+
+    def _have_levels(self, levels: list[Level]) -> None:
+        self.levels = levels
+        self.grids = [self._grid(level.shape) for level in levels]
+
+    def clear(self, index: int) -> None:
+        """Remove what there is of an event that nobody names."""
+        for folder in (*self.folder.glob(f"*/c/{index}"), self.folder / "events" / f"{index:06d}"):
+            shutil.rmtree(folder, ignore_errors=True)
+        for file in self.folder.glob(f".{index:06d}*.new"):
+            file.unlink()
 
     @property
     def uri(self) -> str:
@@ -89,8 +111,7 @@ class OmeZarrSeries:
         with self._lock:
             voxel = tuple(map(float, facts.metadata.get("voxel_size_um", ())))
             if not self.levels:
-                self.levels = levels_of((self.depth, *self._plane_shape), self.geometry.dtype, voxel)
-                self.grids = [self._grid(level.shape) for level in self.levels]
+                self._have_levels(levels_of((self.depth, *self._plane_shape), self.geometry.dtype, voxel))
             stacks = math.prod(self.geometry.shape[:-3])
             pixels = sum(math.prod(level.shape) for level in self.levels) * stacks * self.geometry.dtype.itemsize
             room = int(pixels * _ROOM) + (1 << 16)
@@ -119,10 +140,11 @@ class OmeZarrSeries:
                 "run_uid": facts.run_uid,
                 "stream_resource_uid": facts.resource_uid,
                 "data_key": facts.data_key,
+                "voxel_size_um": list(self._voxel_um),
+                "levels": [list(level.factors) for level in self.levels],
+                "run": dict(facts.run),
             }
-            self.write_json(
-                "zarr.json", ngff.group({"ome": ome, "gently_bluesky": home | {"run": dict(facts.run)}})
-            )
+            self.write_json("zarr.json", ngff.group({"ome": ome, "gently_bluesky": plain(home)}))
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write or replace a file of metadata in one step."""

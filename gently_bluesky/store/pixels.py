@@ -14,25 +14,31 @@ from gently_bluesky.store.disk import forget_range
 _BLOCK_BYTES = 8 << 20
 
 
-def blocks(path: Path, offset: int, nbytes: int) -> Iterator[memoryview]:
-    """Read a range of a file, block by block; each block is good until the next one is asked for.
+def blocks(path: Path, offset: int, nbytes: int, *, size: int = _BLOCK_BYTES) -> Iterator[memoryview]:
+    """Read a range of a file, in blocks of a size; each block is good until the next one is asked for.
 
     Raises
     ------
     EOFError
         The file ends before the range does.
     """
-    buffer = memoryview(bytearray(min(_BLOCK_BYTES, max(nbytes, 1))))
+    buffer = memoryview(bytearray(min(size, max(nbytes, 1))))
     with path.open("rb", buffering=0) as file:
         file.seek(offset)
         done = 0
         while done < nbytes:
-            size = file.readinto(buffer[: min(len(buffer), nbytes - done)])
-            if not size:
-                raise EOFError(f"{path} ends at byte {offset + done}; it should reach {offset + nbytes}.")
-            yield buffer[:size]
-            forget_range(file.fileno(), offset + done, size)
-            done += size
+            wanted = min(len(buffer), nbytes - done)
+            here = 0
+            while here < wanted:
+                came = file.readinto(buffer[here:wanted])
+                if not came:
+                    raise EOFError(
+                        f"{path} ends at byte {offset + done + here}; it should reach {offset + nbytes}."
+                    )
+                here += came
+            yield buffer[:here]
+            forget_range(file.fileno(), offset + done, here)
+            done += here
 
 
 def pixel_hash(path: Path, offset: int, nbytes: int) -> str:

@@ -49,6 +49,15 @@ def levels_of(shape: tuple[int, int, int], dtype: np.dtype[Any], voxel: Sequence
     return levels
 
 
+def levels_by(shape: tuple[int, int, int], factors: Sequence[Factors]) -> list[Level]:
+    """Give the levels that have these factors, the whole volume's first."""
+    levels = [Level(shape, (1, 1, 1))]
+    for each in factors[1:]:
+        step = tuple(b // a for a, b in zip(levels[-1].factors, each, strict=True))
+        levels.append(Level(halved_shape(levels[-1].shape, step), each))
+    return levels
+
+
 def step_between(one: Level, other: Level) -> Factors:
     """Give by how much each axis shrinks from one level to the next."""
     return cast(Factors, tuple(b // a for a, b in zip(one.factors, other.factors, strict=True)))

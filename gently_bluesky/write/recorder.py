@@ -77,7 +77,7 @@ class RunRecorder:
         self._hot: dict[str, VolumeWriter] = {}
         self._surroundings = Surroundings(
             start=start,
-            facts={key: start[key] for key in _START_FACTS if _is_fact(start.get(key))},
+            facts=start_facts(start),
             folder=self._folder.path,
             pool=pool,
             hashing=hashing,
@@ -266,8 +266,7 @@ class RunRecorder:
         row = stream.event(event["uid"])
         if not row.volumes:
             return
-        scalars = {key: value for key, value in event["data"].items() if _is_fact(value)}
-        facts = EventFacts(event["uid"], event["seq_num"], event["time"], scalars)
+        facts = event_facts(event)
         for ref in row.volumes.values():
             volume = self._volumes.pop(ref, None)
             if volume is not None:
@@ -319,6 +318,17 @@ class RunRecorder:
         for volume in list(self._open_volumes):
             volume.let_go()
         self._folder.close()
+
+
+def start_facts(start: Mapping[str, Any]) -> dict[str, Scalar]:
+    """Give what a stored volume says of its run."""
+    return {key: start[key] for key in _START_FACTS if _is_fact(start.get(key))}
+
+
+def event_facts(event: Mapping[str, Any]) -> EventFacts:
+    """Give what a stored volume says of its event."""
+    scalars = {key: value for key, value in event["data"].items() if _is_fact(value)}
+    return EventFacts(event["uid"], event["seq_num"], event["time"], scalars)
 
 
 def _is_fact(value: object) -> bool:

@@ -1,0 +1,300 @@
+"""Conversion: a second stored form of volumes, verified against their hash, and only then named by the manifest.
+
+Documents stay as they are. Runs that have ended are converted, while others are being acquired; a conversion that
+was interrupted goes on where it was. The first form stays: retention may drop it.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import xxhash
+
+from gently_bluesky.errors import ConversionError, GentlyError, RunKeptError
+from gently_bluesky.keep.acts import write_entries
+from gently_bluesky.keep.holdings import bytes_on_disk
+from gently_bluesky.store.audit import append_audit
+from gently_bluesky.store.disk import sync_folder
+from gently_bluesky.store.facts import Geometry, VolumeFacts
+from gently_bluesky.store.formats import STORE, each_plane, examine, hash_of
+from gently_bluesky.store.journal import read_documents
+from gently_bluesky.store.layout import open_root
+from gently_bluesky.store.manifest import ManifestEntry, read_entries
+from gently_bluesky.store.ngff import can_store
+from gently_bluesky.store.ome_tiff import OmeTiffFile
+from gently_bluesky.store.ome_xml import can_describe
+from gently_bluesky.store.ome_zarr import OmeZarrSeries, OmeZarrVolume
+from gently_bluesky.store.streams import Row, RunTable, VolumeRef
+from gently_bluesky.write.inline import frame_times_of, metadata_of
+from gently_bluesky.write.recorder import event_facts, start_facts
+from gently_bluesky.write.run_folder import held
+from gently_bluesky.write.space import Reserve
+
+Format = Literal["ome-zarr", "ome-tiff"]
+Progress = Callable[[int, int], object]
+"""Called with the bytes of pixels that are done, and those that there are to do."""
+
+_CAN: Mapping[str, Callable[[Geometry], bool]] = {"ome-zarr": can_store, "ome-tiff": can_describe}
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """What was done to one run.
+
+    Attributes
+    ----------
+    run, folder, to
+        Which run, its folder relative to the root, and the form that its volumes have now as well.
+    volumes, already
+        How many were converted now, and how many had that form before.
+    bytes_from, bytes_to
+        What the converted volumes take on the disk in the form that was read, and in the new one.
+    left
+        Volumes that were not converted, as (path, index), and why.
+    """
+
+    run: str
+    folder: str
+    to: str
+    volumes: int = 0
+    already: int = 0
+    bytes_from: int = 0
+    bytes_to: int = 0
+    left: tuple[tuple[str, int | None, str], ...] = ()
+
+
+def convert_run(root: Path | str, folder: str, to: Format, *, progress: Progress | None = None) -> Converted:
+    """Give every volume of one run a second stored form.
+
+    Parameters
+    ----------
+    root, folder
+        A root, and the folder of a run in it, relative to it.
+    to
+        The form.
+    progress
+        Told how far it is.
+
+    Raises
+    ------
+    RunKeptError
+        It has no stop document: it is being acquired, or was interrupted.
+    RunLockedError
+        Something else is done to it.
+    DiskFullError
+        There is no room for the next volume; those before it are converted.
+    """
+    if to not in _CAN:
+        raise ValueError(f"{to!r} is no form that volumes can be converted to; there are {sorted(_CAN)}.")
+    root, _ = open_root(Path(root))
+    path = root / folder
+    table = RunTable()
+    for _, (name, doc) in read_documents(path):
+        table(name, doc)
+    if table.start is None or table.stop is None:
+        raise RunKeptError(
+            f"The run in {path} has no stop document: it is being acquired, or was interrupted. Convert it when "
+            "it has ended, or after `gently-bluesky recover`."
+        )
+    with held(path), ThreadPoolExecutor(min(4, os.cpu_count() or 1), "gently-convert") as pool:
+        done = _Conversion(root, path, table, to, pool, progress or _silent).all()
+    if done.volumes:
+        append_audit(root, "converted", run=done.run, folder=folder, to=to, volumes=done.volumes)
+    return done
+
+
+def _silent(done: int, known: int) -> None:
+    """Say nothing of the progress."""
+
+
+def convert_runs(
+    root: Path | str, folders: Sequence[str], to: Format, *, workers: int = 1
+) -> Iterator[Converted | tuple[str, GentlyError | OSError]]:
+    """Convert runs beside each other, in processes of their own; give what was done, or what went wrong.
+
+    Parameters
+    ----------
+    root, folders, to
+        As for `convert_run`.
+    workers
+        How many processes.
+    """
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        futures = {folder: pool.submit(convert_run, root, folder, to) for folder in folders}
+        for folder, future in futures.items():
+            try:
+                yield future.result()
+            except (GentlyError, OSError) as error:
+                yield folder, error
+
+
+class _Conversion:
+    """Of one run whose lock is held."""
+
+    def __init__(
+        self, root: Path, folder: Path, table: RunTable, to: Format, pool: Executor, progress: Progress
+    ) -> None:
+        assert table.start is not None
+        self._root, self._folder, self._table, self._to = root, folder, table, to
+        self._start = table.start
+        self._pool, self._progress = pool, progress
+        self._reserve = Reserve(root)
+        self._rows = {ref: (row, key) for row, key, ref in _volumes_of(table)}
+        self._stores: dict[str, OmeZarrSeries] = {}
+
+    def all(self) -> Converted:
+        entries = read_entries(self._folder)
+        there = {_id(entry) for entry in entries if entry.format == self._to and entry.state == "sealed"}
+        wanted = [entry for entry in _sources(entries, self._to) if _id(entry) not in there]
+        total, done = sum(entry.bytes for entry in wanted), 0
+        result = Converted(
+            str(self._start["uid"]), self._folder.relative_to(self._root).as_posix(), self._to, already=len(there)
+        )
+        for entry in wanted:
+            why = self._why_not(entry)
+            if why:
+                result = replace(result, left=(*result.left, (entry.path, entry.index, why)))
+                continue
+            new, size = self._convert(entry)
+            done += entry.bytes
+            self._progress(done, total)
+            result = replace(
+                result,
+                volumes=result.volumes + 1,
+                bytes_from=result.bytes_from + _size(self._folder, entry),
+                bytes_to=result.bytes_to + size,
+            )
+            write_entries(self._folder, [new])
+        return result
+
+    def _why_not(self, entry: ManifestEntry) -> str:
+        if not _CAN[self._to](_geometry(entry)):
+            return f"{self._to} has no words for {entry.shape} {entry.dtype}"
+        if entry.xxh3_128 is None:
+            return "it has no hash to be verified with"
+        return ""
+
+    def _convert(self, entry: ManifestEntry) -> tuple[ManifestEntry, int]:
+        name = _folder_of(entry) + (STORE if self._to == "ome-zarr" else "")
+        file = self._new(name, entry)
+        path = self._folder / entry.path
+        digest = xxhash.xxh3_128()
+        row, key = self._rows.get(_ref(entry), (None, ""))
+        event = None if row is None or row.uid is None else _event(row)
+        taken = self._times(entry, key, event)
+        try:
+            for plane, pixels in enumerate(each_plane(path, entry)):
+                data = np.ascontiguousarray(pixels).reshape(-1).view(np.uint8).data
+                digest.update(data)
+                file.write(plane, data, taken[plane], self._pool)
+            file.complete(taken, None if event is None else event_facts(event), durable=True)
+        finally:
+            file.close()
+        sync_folder(file.path.parent)
+        new = replace(
+            entry,
+            path=file.path.relative_to(self._folder).as_posix(),
+            format=self._to,
+            state="sealed",
+            details=dict(file.manifest),
+        )
+        self._hold(entry, new, digest.hexdigest(), path)
+        return new, _size(self._folder, new)
+
+    def _times(self, entry: ManifestEntry, key: str, event: Mapping[str, Any] | None) -> Sequence[float]:
+        planes = _geometry(entry).planes
+        said = examine(self._folder / entry.path, entry.index).times
+        if said is not None:
+            return said
+        return [0.0] * planes if event is None else frame_times_of(key, planes, event)
+
+    def _hold(self, entry: ManifestEntry, new: ManifestEntry, read: str, path: Path) -> None:
+        if read != entry.xxh3_128:
+            raise ConversionError(
+                f"{path} is not what the manifest says: its pixels have changed. It was left alone."
+            )
+        if hash_of(self._folder / new.path, new) != entry.xxh3_128:
+            raise ConversionError(
+                f"{self._folder / new.path} does not hold what {path} holds: it was written, and is something "
+                "else now. The manifest does not name it."
+            )
+
+    def _new(self, name: str, entry: ManifestEntry) -> OmeZarrVolume | OmeTiffFile:
+        index, geometry = entry.index or 0, _geometry(entry)
+        row, key = self._rows.get(_ref(entry), (None, entry.data_key))
+        said: dict[str, Any] = {} if row is None else dict(self._table.data_keys(row.descriptor)[key])
+        event = {"data": {} if row is None else row.data}
+        facts = VolumeFacts(
+            run_uid=str(self._start["uid"]),
+            resource_uid=entry.resource,
+            data_key=entry.data_key,
+            index=index,
+            run=start_facts(self._start),
+            metadata=metadata_of(said, geometry.planes, event),
+        )
+        folder = self._folder / name
+        folder.mkdir(exist_ok=True)
+        if self._to == "ome-zarr":
+            series = self._stores.get(name)
+            if series is None:
+                series = self._stores[name] = OmeZarrSeries(folder, geometry)
+            series.clear(index)  # a conversion that was interrupted
+            return series.create(index, facts, self._claim)
+        path = folder / f"{index:06d}.ome.tif"
+        path.unlink(missing_ok=True)
+        return OmeTiffFile(path, geometry, facts, self._claim)
+
+    def _claim(self, path: Path, nbytes: int) -> None:
+        self._reserve.check(path, nbytes)
+
+
+def _volumes_of(table: RunTable) -> Iterator[tuple[Row, str, VolumeRef]]:
+    for stream in table.streams.values():
+        for row in stream.every_row():
+            for key, ref in row.volumes.items():
+                yield row, key, ref
+
+
+def _sources(entries: Sequence[ManifestEntry], to: str) -> list[ManifestEntry]:
+    """Give a good stored form of each volume that has one in another form."""
+    found: dict[tuple[str, int | None], ManifestEntry] = {}
+    for entry in entries:
+        if entry.state == "sealed" and entry.index is not None and entry.format != to:
+            found.setdefault(_id(entry), entry)
+    return sorted(found.values(), key=lambda entry: (entry.path, entry.index))
+
+
+def _id(entry: ManifestEntry) -> tuple[str, int | None]:
+    return entry.resource, entry.index
+
+
+def _ref(entry: ManifestEntry) -> VolumeRef:
+    return VolumeRef(entry.resource, entry.index or 0)
+
+
+def _event(row: Row) -> dict[str, Any]:
+    return {
+        "uid": row.uid,
+        "seq_num": row.seq_num,
+        "time": row.time,
+        "data": row.data,
+        "timestamps": row.timestamps,
+    }
+
+
+def _geometry(entry: ManifestEntry) -> Geometry:
+    return Geometry(entry.shape, np.dtype(entry.dtype))
+
+
+def _folder_of(entry: ManifestEntry) -> str:
+    return entry.path.partition("/")[0].removesuffix(STORE)
+
+
+def _size(folder: Path, entry: ManifestEntry) -> int:
+    stored = entry.details.get("stored_bytes")
+    return stored if isinstance(stored, int) else bytes_on_disk(folder / entry.path)
