@@ -133,6 +133,36 @@ def test_runs_are_found_by_plan_and_metadata(five: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("asked", "says", "available"),
+    [
+        ({"plan_name": "nope"}, "plan_name 'nope' is not there; available: 'count', 'scan'", ["count", "scan"]),
+        ({"session": "s2", "scan_id": 2}, "scan_id 2 is not there for session 's2'; available: 0, 3", [0, 3]),
+        ({"sesion": "s1"}, "no start document says 'sesion'; they say 'embryo', 'plan_name', 'sample'", None),
+        ({"tag": "blue"}, "tag 'blue' is not there; available: none", []),
+        ({"embryo": "e1", "session": "s1"}, "embryo 'e1' is not there for session 's1'; available: none", []),
+        ({"since": "2999-01-01"}, "none started in the time that was asked for", None),
+    ],
+    ids=str,
+)
+def test_a_search_without_runs_says_why_and_what_there_is(
+    five: Path, asked: dict[str, Any], says: str, available: list[Any] | None
+) -> None:
+    none = Catalog(five).search(**asked)
+    assert none == []
+    assert none.why_none.startswith(says)
+    assert list(none.available.values()) == ([] if available is None else [available])
+    assert repr(none) == f"<no runs: {none.why_none}>"
+
+
+def test_a_search_with_runs_is_a_list_that_is_shown_in_short(five: Path) -> None:
+    runs = Catalog(five).search(session="s1", limit=2)
+    assert isinstance(runs, list)
+    assert (runs.why_none, runs.available) == ("", {})
+    assert repr(runs).count("<Run ") == 2
+    assert repr(Catalog(five).search(limit=0)) == "<no runs>"
+
+
+@pytest.mark.parametrize(
     ("asked", "meant"),
     [
         ({"roi": (1, 2)}, True),

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from gently_bluesky import Catalog, FileWriter
 from gently_bluesky.errors import BadVolumeError, GeometryError, VolumeMissingError
+from gently_bluesky.keep.discard import discard, restore
 from gently_bluesky.read.images import ImageSeries
 from gently_bluesky.read.run import Run, Stream
 from tests.data_rig import SHAPE, Camera, connected, inline, record, taken, volume
@@ -128,6 +129,23 @@ def test_other_indices_are_errors_that_say_what_is_taken(images: ImageSeries, ke
 def test_what_is_out_of_range_is_an_error_that_names_the_series(images: ImageSeries, key: Any) -> None:
     with pytest.raises(IndexError, match="primary, cam_image"):
         images[key]
+
+
+@pytest.mark.parametrize("event", ["x", 1.5, None, [0]], ids=str)
+def test_an_event_that_is_no_number_is_an_error_that_names_the_series(images: ImageSeries, event: Any) -> None:
+    for ask in (images.volume, images.frames_there, images.project):
+        with pytest.raises(
+            TypeError, match=r"primary, cam_image counts its events in whole numbers from 0, not by"
+        ):
+            ask(event)
+    with pytest.raises(IndexError, match=r"cam_image has 5 events, counted from 0; there is no event 99"):
+        images.volume(99)
+
+
+def test_an_event_without_configuration_is_an_error_that_says_how_many_there_are(stream: Stream) -> None:
+    assert stream.configuration(4) == stream.configuration(-5)
+    with pytest.raises(IndexError, match=r"Stream 'primary' of run .* has 5 events, counted from 0; .* event 5\."):
+        stream.configuration(5)
 
 
 def test_what_an_index_gives_is_in_memory_and_one_s_own(images: ImageSeries) -> None:
@@ -331,6 +349,21 @@ def test_a_bad_volume_keeps_its_position_and_is_read_only_when_that_is_meant(wit
     np.testing.assert_array_equal(stream.read(include_bad=True)["cam_image"].values, WHOLE[:4])
     assert stream["good"].tolist() == [True, True, False, True]
     np.testing.assert_array_equal(images[[0, 1, 3], 1], WHOLE[[0, 1, 3], 1])
+
+
+def test_a_series_says_which_of_its_volumes_are_stored(with_bad: Run, root: Path) -> None:
+    assert with_bad["primary"]["cam_image"].stored.tolist() == [True] * 4
+    discard(root, -1)
+    assert with_bad["primary"]["cam_image"].stored.tolist() == [False] * 4, "also to a reader who knew it before"
+    restore(root, -1, ["cam_image/000001.ome.tif", "cam_image/000002.ome.tif"])
+    assert Catalog(root)[-1]["primary"]["cam_image"].stored.tolist() == [False, True, True, False]
+    (with_bad.folder / "cam_image" / "000001.ome.tif").unlink()
+    catalog = Catalog(root)
+    assert catalog[-1]["primary"]["cam_image"].stored.tolist() == [False, False, True, False]
+    assert [each.seq_num for each in catalog.volumes(stored=True, include_bad=True)] == [3]
+    assert catalog.volumes(stored=True).why_none == (
+        "what would fit is not stored any more; without stored=True it is given"
+    )
 
 
 def test_a_volume_whose_file_is_gone_or_cut_is_an_error_that_names_it(with_bad: Run, root: Path) -> None:

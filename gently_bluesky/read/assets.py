@@ -65,12 +65,29 @@ class AssetReader:
     def _forms_of(self, ref: VolumeRef) -> list[ManifestEntry]:
         """Give the stored forms of a volume, the best first, those that were removed last."""
         if ref not in self._forms:
-            forms: defaultdict[VolumeRef, list[ManifestEntry]] = defaultdict(list)
-            for entry in sorted(read_entries(self._folder), key=_preference):
-                if entry.index is not None:
-                    forms[VolumeRef(entry.resource, entry.index)].append(entry)
-            self._forms = dict(forms)
+            self._forms = _forms_in(self._folder)
         return self._forms.get(ref, [])
+
+    def is_stored(self, ref: VolumeRef) -> bool:
+        """Whether a stored form of a volume is at its place; of an asset of others it is taken for granted."""
+        forms = self._forms_of(ref)
+        return not forms or _is_at_place(self._folder, forms)
+
+    def check(self, ref: VolumeRef, data_key: Doc, *, partial: bool = False) -> int:
+        """Raise what `volume` would, as far as no pixel must be read for that.
+
+        Returns
+        -------
+        int
+            The bytes of its pixels; 0 for an asset of others, which says so only when it is read.
+        """
+        if forms := self._forms_of(ref):
+            self.volume(ref, data_key, partial=partial)
+            return forms[0].bytes
+        mimetype, path, _ = self._foreign_file(ref)
+        if mimetype in _READERS and mimetype not in self._registry and not path.exists():
+            raise VolumeMissingError(f"Stream resource {ref.resource} of run {self._uid}: {path} is not there.")
+        return 0
 
     def volume(self, ref: VolumeRef, data_key: Doc, *, partial: bool = False) -> Pixels:
         """Give one volume: mapped read-only, or decoded when it is indexed, where that is possible.
@@ -164,28 +181,31 @@ class AssetReader:
     # --- what others wrote ----------------------------------------------------------------------------------
 
     def _foreign(self, ref: VolumeRef, data_key: Doc) -> NDArray[Any]:
-        resource = self._table.stream_resources[ref.resource]
-        said = foreign_asset(resource)
-        mimetype, parameters = said.format, resource.get("parameters") or resource.get("resource_kwargs", {})
-        path = self._path(said.uri, ref)
+        mimetype, path, parameters = self._foreign_file(ref)
         if mimetype in self._registry:
             handler = self._registry[mimetype](path, **parameters)
             return np.asarray(handler(indices=range(ref.index, ref.index + 1)))
-        reader = _READERS.get(mimetype)
-        if reader is None:
-            raise UnfillableError(
-                f"Stream resource {ref.resource} of run {self._uid} has mimetype {mimetype!r}; no handler reads "
-                f"it. Give one: Catalog(root, handlers={{{mimetype!r}: ...}}). It lies at {said.uri}."
-            )
         try:
-            return reader(path, parameters, ref.index, tuple(data_key.get("shape") or ()))
+            return _READERS[mimetype](path, parameters, ref.index, tuple(data_key.get("shape") or ()))
         except OSError as error:
             raise VolumeMissingError(f"Stream resource {ref.resource} of run {self._uid}: {error}") from error
         except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
             raise UnfillableError(
                 f"Stream resource {ref.resource} of run {self._uid} cannot be read: {error!r}. "
-                f"Its parameters are {parameters!r:.200}; it lies at {said.uri}."
+                f"Its parameters are {parameters!r:.200}; it lies at {path}."
             ) from error
+
+    def _foreign_file(self, ref: VolumeRef) -> tuple[str, Path, Mapping[str, Any]]:
+        """Give mimetype, place and parameters of what others wrote; UnfillableError if nobody here reads it."""
+        resource = self._table.stream_resources[ref.resource]
+        said = foreign_asset(resource)
+        path = self._path(said.uri, ref)
+        if said.format not in {*self._registry, *_READERS}:
+            raise UnfillableError(
+                f"Stream resource {ref.resource} of run {self._uid} has mimetype {said.format!r}; no handler "
+                f"reads it. Give one: Catalog(root, handlers={{{said.format!r}: ...}}). It lies at {said.uri}."
+            )
+        return said.format, path, resource.get("parameters") or resource.get("resource_kwargs", {})
 
     def _path(self, uri: str, ref: VolumeRef) -> Path:
         try:
@@ -200,15 +220,22 @@ class AssetReader:
 
     def datum(self, datum_id: str) -> NDArray[Any]:
         """Give what a Datum of old names, through the handler of its Resource's spec."""
-        datum = self._table.datums.get(datum_id)
-        if datum is None:
-            raise UnfillableError(f"Run {self._uid} has no datum {datum_id!r}.")
+        datum, make, path, kwargs = self._datum(datum_id)
         try:
-            return np.asarray(self._handler(datum["resource"])(**datum["datum_kwargs"]))
+            return np.asarray(make(path, **kwargs)(**datum["datum_kwargs"]))
         except FileNotFoundError as error:
             raise VolumeMissingError(f"Resource {datum['resource']} of run {self._uid}: {error}") from error
 
-    def _handler(self, uid: str) -> Callable[..., Any]:
+    def check_datum(self, datum_id: str) -> None:
+        """Raise an UnfillableError if there is no such datum, or no handler for it."""
+        self._datum(datum_id)
+
+    def _datum(self, datum_id: str) -> tuple[Doc, Callable[..., Callable[..., Any]], str, Doc]:
+        """Give a datum, the class of its handler, and with what that is made: a path and keywords."""
+        datum = self._table.datums.get(datum_id)
+        if datum is None:
+            raise UnfillableError(f"Run {self._uid} has no datum {datum_id!r}.")
+        uid = datum["resource"]
         resource = self._table.resources.get(uid)
         if resource is None:
             raise UnfillableError(f"Resource {uid} of run {self._uid} came in none of its documents.")
@@ -221,7 +248,7 @@ class AssetReader:
                 f"or give one: Catalog(root, handlers={{{spec!r}: ...}})."
             )
         path = os.path.join(resource.get("root", ""), resource["resource_path"])  # noqa: PTH118 - text, as handlers want
-        return make(path, **resource["resource_kwargs"])
+        return datum, make, path, resource["resource_kwargs"]
 
 
 _newest_maps: deque[tuple[weakref.ref[AssetReader], VolumeRef]] = deque()
@@ -234,6 +261,23 @@ def _decoded(path: Path, entry: ManifestEntry) -> "ZarrPixels":
     if entry.state != "aborted":
         stamp_of(path, entry)  # every shard is there
     return pixels
+
+
+def _forms_in(folder: Path) -> dict[VolumeRef, list[ManifestEntry]]:
+    forms: defaultdict[VolumeRef, list[ManifestEntry]] = defaultdict(list)
+    for entry in sorted(read_entries(folder), key=_preference):
+        if entry.index is not None:
+            forms[VolumeRef(entry.resource, entry.index)].append(entry)
+    return dict(forms)
+
+
+def _is_at_place(folder: Path, forms: Sequence[ManifestEntry]) -> bool:
+    return any((folder / entry.path).exists() for entry in forms)
+
+
+def volumes_gone(folder: Path) -> set[VolumeRef]:
+    """Give the volumes of a run folder of which no stored form is at its place."""
+    return {ref for ref, forms in _forms_in(folder).items() if not _is_at_place(folder, forms)}
 
 
 def _preference(entry: ManifestEntry) -> tuple[bool, bool, bool]:

@@ -6,7 +6,7 @@ changes nothing.
 
 import datetime
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,16 +15,18 @@ from typing import Any
 import numpy as np
 
 from gently_bluesky.errors import AmbiguousRunError, RunNotFoundError
-from gently_bluesky.read.assets import HandlerRegistry
+from gently_bluesky.read.answers import Answer, why_none
+from gently_bluesky.read.assets import HandlerRegistry, volumes_gone
 from gently_bluesky.read.run import Run
 from gently_bluesky.read.volumes import Volume, Volumes, fits, no_volumes
-from gently_bluesky.read.words import counted
+from gently_bluesky.read.words import counted, listed
 from gently_bluesky.store.index import IndexEntry, RootIndex, VolumeRow
 from gently_bluesky.store.layout import open_root
+from gently_bluesky.store.streams import VolumeRef
 from gently_bluesky.store.strict_json import plain
 from gently_bluesky.store.tags import read_tags
 
-__all__ = ["Catalog", "Session", "Volume", "Volumes"]
+__all__ = ["Catalog", "Runs", "Session", "Volume", "Volumes"]
 
 When = float | str | datetime.datetime
 
@@ -38,6 +40,12 @@ class Session:
     until: float
     runs: int
     embryos: tuple[str, ...]
+
+
+class Runs(Answer[Run]):
+    """Runs in answer to a question."""
+
+    _of = "runs"
 
 
 class Catalog:
@@ -134,8 +142,8 @@ class Catalog:
         tag: str | None = None,
         limit: int | None = None,
         **start_metadata: Any,
-    ) -> list[Run]:
-        """Give runs, newest first; without arguments all of them.
+    ) -> Runs:
+        """Give runs, newest first; without arguments all of them. Where there are none, the empty list says why.
 
         Parameters
         ----------
@@ -154,34 +162,46 @@ class Catalog:
         """
         if limit is not None and limit < 0:
             raise ValueError(f"limit is {limit}; it must be 0 or more, or None for all.")
-        found: Iterable[IndexEntry] = reversed(self._matching(plan_name, since, until, start_metadata))
-        if tag is not None:
-            found = (entry for entry in found if tag in read_tags(self.root / entry.folder))
-        return [self._run(entry) for entry in islice(found, limit)]
+        what: dict[str, Any] = plain(start_metadata, "the question")
+        what |= {key: value for key, value in {"plan_name": plan_name, "tag": tag}.items() if value is not None}
+        found = (entry for entry in reversed(self._between(since, until)) if self._fits(entry, what))
+        runs = Runs(self._run(entry) for entry in islice(found, limit))
+        return runs if runs or limit == 0 else self._no_runs(self._between(since, until), what)
 
-    def _matching(
-        self, plan_name: str | None, since: When | None, until: When | None, metadata: Mapping[str, Any]
-    ) -> list[IndexEntry]:
+    def _between(self, since: When | None, until: When | None) -> list[IndexEntry]:
         low = float("-inf") if since is None else _seconds(since)
         high = float("inf") if until is None else _seconds(until, end=True)
-        wanted: dict[str, Any] = plain(dict(metadata), "the question")
-        wanted |= {} if plan_name is None else {"plan_name": plan_name}
-        embryo = wanted.pop("embryo", None)
-        found = [
-            entry
-            for entry in self._index.entries()
-            if low <= entry.start["time"] <= high
-            and all(key in entry.start and plain(entry.start[key]) == value for key, value in wanted.items())
-        ]
-        return found if embryo is None else [entry for entry in found if self._shows(entry, embryo)]
+        return [entry for entry in self._index.entries() if low <= entry.start["time"] <= high]
 
-    def _shows(self, entry: IndexEntry, embryo: str) -> bool:
-        return entry.start.get("embryo") == embryo or any(
-            row.embryo == embryo for row in self._index.whole(entry).volumes
-        )
+    def _fits(self, entry: IndexEntry, what: Mapping[str, Any]) -> bool:
+        return all(value in self._said(entry, key) for key, value in what.items())
+
+    def _said(self, entry: IndexEntry, key: str) -> list[Any]:
+        """Give what a run says of a part of a question: its start; of tags itself, of embryos its events, too."""
+        if key == "tag":
+            return sorted(read_tags(self.root / entry.folder))
+        said = [plain(entry.start[key])] if key in entry.start else []
+        return said if key != "embryo" else said + [row.embryo for row in self._index.whole(entry).volumes]
+
+    def _no_runs(self, there: Sequence[IndexEntry], what: Mapping[str, Any]) -> Runs:
+        if not there:
+            return Runs(
+                why_none="there are none yet" if not self else "none started in the time that was asked for"
+            )
+        known = {key for entry in there for key in entry.start} | {"embryo", "tag"}
+        if unknown := sorted(what.keys() - known):
+            return Runs(why_none=f"no start document says {unknown[0]!r}; they say {listed(sorted(known))}")
+        why, available = why_none(there, what, self._said)
+        return Runs(why_none=why, available=available)
 
     def volumes(
-        self, *, since: When | None = None, until: When | None = None, include_bad: bool = False, **what: Any
+        self,
+        *,
+        since: When | None = None,
+        until: When | None = None,
+        include_bad: bool = False,
+        stored: bool = False,
+        **what: Any,
     ) -> Volumes:
         """Give volumes, newest first; where there are none, the empty list says why, and what there is.
 
@@ -191,6 +211,8 @@ class Catalog:
             When their run started, as in `search`.
         include_bad
             Give those of events that are marked as not good, too.
+        stored
+            Only those that are still stored, as `ImageSeries.stored` has it.
         what
             session, embryo, timepoint, position, view, channel, stream, data_key: what it must be.
 
@@ -213,13 +235,26 @@ class Catalog:
         ]
         if not found:
             return no_volumes([row for _, row in self._rows(since, until, {})], what)
+        if stored and not (found := self._still_stored(found)):
+            return Volumes(why_none="what would fit is not stored any more; without stored=True it is given")
         return Volumes(sorted(found, key=lambda volume: volume.row.time or 0.0, reverse=True))
 
     def _rows(
         self, since: When | None, until: When | None, metadata: Mapping[str, Any]
     ) -> Iterator[tuple[str, VolumeRow]]:
-        for entry in self._matching(None, since, until, metadata):
-            yield from ((entry.start["uid"], row) for row in self._index.whole(entry).volumes if row.data_key)
+        for entry in self._between(since, until):
+            if self._fits(entry, metadata):
+                yield from ((entry.start["uid"], row) for row in self._index.whole(entry).volumes if row.data_key)
+
+    def _still_stored(self, volumes: Sequence[Volume]) -> list[Volume]:
+        folders = {entry.start["uid"]: entry.folder for entry in self._index.entries()}
+        gone = {uid: volumes_gone(self.root / folders[uid]) for uid in {each.run_uid for each in volumes}}
+        return [
+            each
+            for each in volumes
+            if each.row.resource is None
+            or VolumeRef(each.row.resource, each.row.index or 0) not in gone[each.run_uid]
+        ]
 
     def sessions(self) -> list[Session]:
         """Give the sessions, the newest first."""
@@ -241,7 +276,8 @@ class Catalog:
         """Give the timepoints of an embryo in a session that there are, bad volumes included, in order."""
         rows = (
             row
-            for entry in self._matching(None, None, None, {"session": session})
+            for entry in self._index.entries()
+            if self._fits(entry, {"session": session})
             for row in self._index.whole(entry).volumes
             if row.embryo == embryo
         )

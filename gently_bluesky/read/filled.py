@@ -26,18 +26,13 @@ def filled(pairs: Iterable[Pair], table: RunTable, reader: AssetReader) -> Itera
 
     Raises
     ------
-    UnfillableError
-        A stream has volumes and no events; nothing was given yet.
+    UnfillableError, VolumeMissingError, BadVolumeError
+        As `check_fillable` raises them; nothing was given yet.
     """
-    rows = {name: stream.rows() for name, stream in table.streams.items()}
-    for name, of_stream in rows.items():
-        if any(row.uid is None for row in of_stream):
-            raise UnfillableError(
-                f"Stream {name!r} of run {(table.start or {}).get('uid')} has volumes and no events (a fly scan): "
-                "there is nothing to put its arrays into. Take the documents unfilled."
-            )
+    check_fillable(table, reader)
+    with_events = {name for name, stream in table.streams.items() if stream.rows()}
     for name, doc in pairs:
-        if name == "descriptor" and rows[table.stream_of(doc["uid"]).name]:
+        if name == "descriptor" and table.stream_of(doc["uid"]).name in with_events:
             keys = {key: _internal(entry) for key, entry in doc["data_keys"].items()}
             yield name, {**doc, "data_keys": keys}
         elif name == "event":
@@ -48,6 +43,43 @@ def filled(pairs: Iterable[Pair], table: RunTable, reader: AssetReader) -> Itera
             yield name, doc
 
 
+def check_fillable(table: RunTable, reader: AssetReader) -> int:
+    """Raise what filling a run's events would, as far as no pixel must be read for that.
+
+    Returns
+    -------
+    int
+        The bytes of all arrays in files of ours.
+
+    Raises
+    ------
+    UnfillableError
+        A stream has volumes and no events, or no handler reads an asset that others wrote.
+    VolumeMissingError, BadVolumeError
+        A volume was removed, is gone, was cut short, or was given up and its event does not say so.
+    """
+    nbytes = 0
+    for stream in table.streams.values():
+        keys = stream.data_keys
+        for row in stream.every_row():
+            if row.uid is None:
+                raise UnfillableError(
+                    f"Stream {stream.name!r} of run {(table.start or {}).get('uid')} has volumes and no events (a "
+                    "fly scan): there is nothing to put its arrays into. Take the documents unfilled."
+                )
+            for key, ref in row.volumes.items():
+                nbytes += reader.check(ref, keys[key], partial=not is_good(row.data))
+            for datum_id in _datum_ids(row.data, keys).values():
+                reader.check_datum(datum_id)
+    return nbytes
+
+
+def _datum_ids(data: Doc, keys: Mapping[str, Doc]) -> dict[str, str]:
+    return {
+        key: value for key, value in data.items() if isinstance(value, str) and keys.get(key, {}).get("external")
+    }
+
+
 def _event(event: Doc, table: RunTable, reader: AssetReader) -> Doc:
     stream = table.stream_of(event["descriptor"])
     row, keys = stream.event(event["uid"]), stream.data_keys
@@ -55,9 +87,7 @@ def _event(event: Doc, table: RunTable, reader: AssetReader) -> Doc:
         key: in_memory(reader.volume(ref, keys[key], partial=not is_good(row.data)))
         for key, ref in row.volumes.items()
     }
-    for key, value in event["data"].items():
-        if keys.get(key, {}).get("external") and isinstance(value, str):
-            arrays[key] = reader.datum(value)
+    arrays |= {key: reader.datum(datum_id) for key, datum_id in _datum_ids(event["data"], keys).items()}
     return {
         **event,
         "data": {**event["data"], **arrays},

@@ -161,6 +161,19 @@ class ImageSeries:
         known = tuple(float(size) for size in sizes if size is not None)
         return known if len(known) == len(sizes) else None
 
+    @property
+    def stored(self) -> NDArray[np.bool_]:
+        """Which volumes are still stored: (event,), True where a stored form of the volume is at its place.
+
+        False where it was removed or is gone, and where an event names none. What stands in the journal itself,
+        and assets of others, which nothing here removes, count as stored. Bad volumes count like good ones.
+        """
+        return np.array([self._is_stored(row) for row in self._rows], bool)
+
+    def _is_stored(self, row: Row) -> bool:
+        ref = row.volumes.get(self._key)
+        return self._key in row.data if ref is None else self._reader.is_stored(ref)
+
     # --- reading --------------------------------------------------------------------------------------------
 
     def volume(self, event: int, *, include_bad: bool = False) -> NDArray[Any]:
@@ -192,7 +205,10 @@ class ImageSeries:
         return in_memory(self._volume(self._position(event), include_bad=include_bad or self._include_bad))
 
     def _position(self, event: int) -> int:
-        position = operator.index(event)
+        try:
+            position = operator.index(event)
+        except TypeError:
+            raise TypeError(f"{self._name} counts its events in whole numbers from 0, not by {event!r}.") from None
         if not -len(self) <= position < len(self):
             raise IndexError(
                 f"{self._name} has {counted(len(self), 'event')}, counted from 0; there is no event {event}."

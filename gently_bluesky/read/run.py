@@ -14,7 +14,8 @@ from gently_bluesky.errors import (
     StreamNotFoundError,
 )
 from gently_bluesky.read.assets import AssetReader, HandlerRegistry
-from gently_bluesky.read.filled import filled
+from gently_bluesky.read.beside import LeftBeside, left_beside
+from gently_bluesky.read.filled import check_fillable, filled
 from gently_bluesky.read.stream import Stream
 from gently_bluesky.store.journal import Pair, line_number, read_documents
 from gently_bluesky.store.layout import JOURNAL, file_uri
@@ -230,8 +231,8 @@ class Run:
         ------
         JournalError
             The journal is damaged; see `damage`. No document is given, lest a part pass for the whole.
-        UnfillableError
-            A stream has volumes and no events to put them into.
+        UnfillableError, VolumeMissingError, BadVolumeError
+            With `fill`: as `check_fillable` raises them. No document is given.
         """
         table = self._table
         if fill:
@@ -239,6 +240,23 @@ class Run:
             return
         for name, doc in self._journalled():
             yield name, self._rebased(name, doc) if rebase else doc
+
+    def check_fillable(self) -> int:
+        """Hold that every array of the run can be had, and no part of it passes for the whole.
+
+        Returns
+        -------
+        int
+            The bytes of its arrays in files of ours. What others wrote is not counted: it says so when it is read.
+
+        Raises
+        ------
+        UnfillableError
+            A stream has volumes and no events to put them into, or no handler reads an asset that others wrote.
+        VolumeMissingError, BadVolumeError
+            A volume was removed, is gone or was cut short; or was given up, and its event does not say so.
+        """
+        return check_fillable(self._table, self._reader)
 
     def _journalled(self) -> Iterator[Pair]:
         for offset, pair in read_documents(self.folder) if self._offset else ():
@@ -257,6 +275,14 @@ class Run:
         if old and doc["uri"].startswith(f"{old}/"):
             return {**doc, "uri": new + doc["uri"][len(old) :]}
         return doc
+
+    @property
+    def left_beside(self) -> tuple[LeftBeside, ...]:
+        """Stored volumes of this run that none of its events names, as the manifest has them; not those removed.
+
+        Interrupted volumes, once `recover` has closed the run, and whole ones that were never read into an event.
+        """
+        return tuple(left_beside(self.folder, self._table))
 
     # --- streams --------------------------------------------------------------------------------------------
 

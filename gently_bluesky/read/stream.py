@@ -80,7 +80,18 @@ class Stream:
         return np.array([np.nan if row.time is None else row.time for row in self._rows], np.float64)
 
     def configuration(self, position: int = -1) -> dict[str, dict[str, Any]]:
-        """Give the configuration of each device that was in force for an event: {device: {key: value}}."""
+        """Give the configuration of each device that was in force for an event: {device: {key: value}}.
+
+        Raises
+        ------
+        IndexError
+            No such event; a stream without events has the configuration of its last descriptor, whatever is asked.
+        """
+        if self._rows and not -len(self) <= position < len(self):
+            raise IndexError(
+                f"Stream {self.name!r} of run {self._run_uid} has {counted(len(self), 'event')}, counted from 0; "
+                f"there is no event {position}."
+            )
         uid = self._rows[position].descriptor if self._rows else self.descriptors[-1]["uid"]
         doc = next(doc for doc in self.descriptors if doc["uid"] == uid)
         return {name: dict(entry.get("data", {})) for name, entry in doc.get("configuration", {}).items()}

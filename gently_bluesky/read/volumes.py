@@ -3,24 +3,21 @@
 An answer that is empty says why: which part of the question nothing fits, and what there is instead.
 """
 
-import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from gently_bluesky.read.answers import Answer, why_none
 from gently_bluesky.read.images import ImageSeries
 from gently_bluesky.read.run import Run
 from gently_bluesky.read.stream import Stream
-from gently_bluesky.read.words import counted, listed
+from gently_bluesky.read.words import counted
 from gently_bluesky.store.index import VolumeRow
 
 if TYPE_CHECKING:
     from gently_bluesky.read.catalog import Catalog
-
-_ASKED_IN_ORDER = ("session", "embryo", "position", "timepoint", "channel", "view")
-_SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,36 +75,10 @@ class Volume:
         return stream.images(self.row.data_key).volume(self._event_in(stream), include_bad=True)
 
 
-class Volumes(list[Volume]):
-    """Volumes in answer to a question, newest first: a list, which says why if it is empty.
+class Volumes(Answer[Volume]):
+    """Volumes in answer to a question."""
 
-    Attributes
-    ----------
-    why_none
-        A sentence for people and agents; "" if there are volumes.
-    available
-        What the question could have been: for the first part of it that nothing fits, the values that there
-        are among the volumes that fit the parts before, e.g. ``{"embryo": ["e1", "e2"]}``. Empty otherwise.
-    """
-
-    def __init__(
-        self,
-        volumes: Iterable[Volume] = (),
-        *,
-        why_none: str = "",
-        available: Mapping[str, Sequence[Any]] | None = None,
-    ) -> None:
-        super().__init__(volumes)
-        self.why_none = why_none
-        self.available = {key: list(values) for key, values in (available or {}).items()}
-
-    def __repr__(self) -> str:
-        if not self:
-            return f"<no volumes: {self.why_none}>" if self.why_none else "<no volumes>"
-        lines = [repr(volume) for volume in self[:_SHOWN]]
-        if len(self) > _SHOWN:
-            lines.append(f"... {len(self) - _SHOWN} more")
-        return "[" + ",\n ".join(lines) + "]"
+    _of = "volumes"
 
 
 def no_volumes(rows: Sequence[VolumeRow], what: Mapping[str, Any]) -> Volumes:
@@ -122,30 +93,14 @@ def no_volumes(rows: Sequence[VolumeRow], what: Mapping[str, Any]) -> Volumes:
     """
     if not rows:
         return Volumes(why_none="there are none in the runs that were looked at")
-    so_far = ""
-    for key in sorted(what, key=_place):
-        fitting = [row for row in rows if fits(row, {key: what[key]})]
-        if not fitting:
-            there = _distinct(getattr(row, key) for row in rows)
-            why = f"{key} {what[key]!r} is not there{so_far}; available: {listed(there)}"
-            return Volumes(why_none=why, available={key: there})
-        rows = fitting
-        so_far += f"{',' if so_far else ' for'} {key} {what[key]!r}"
-    which = f"{counted(len(rows), 'volume')} would fit, marked as not good"
-    return Volumes(why_none=f"{which}; include_bad=True gives {'it' if len(rows) == 1 else 'them'}")
+    why, available = why_none(rows, what, lambda row, key: [getattr(row, key)])
+    if why:
+        return Volumes(why_none=why, available=available)
+    count = sum(fits(row, what) for row in rows)
+    which = f"{counted(count, 'volume')} would fit, marked as not good"
+    return Volumes(why_none=f"{which}; include_bad=True gives {'it' if count == 1 else 'them'}")
 
 
 def fits(row: VolumeRow, what: Mapping[str, Any]) -> bool:
     """Whether a volume is what is asked for, in plain values."""
     return all(getattr(row, key) == value for key, value in what.items())
-
-
-def _place(key: str) -> tuple[int, str]:
-    return (_ASKED_IN_ORDER.index(key) if key in _ASKED_IN_ORDER else len(_ASKED_IN_ORDER), key)
-
-
-def _distinct(values: Iterable[Any]) -> list[Any]:
-    distinct = list({repr(value): value for value in values if value is not None}.values())
-    with contextlib.suppress(TypeError):  # a position may be anything
-        distinct.sort()
-    return distinct

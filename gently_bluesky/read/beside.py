@@ -1,0 +1,46 @@
+"""`LeftBeside`: a volume of a run that is stored and that no event names."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gently_bluesky.store.facts import Geometry
+from gently_bluesky.store.manifest import read_entries
+from gently_bluesky.store.streams import RunTable, VolumeRef
+
+
+@dataclass(frozen=True, slots=True)
+class LeftBeside:
+    """A stored volume that no event names.
+
+    Attributes
+    ----------
+    data_key, index, path
+        What it shows, its index in the stream resource, and where it is: a file, or a store of several.
+    frames, planes
+        How many frames came, None if that is not known, and how many should have.
+    reason
+        Why it was given up; "" if it is whole.
+    """
+
+    data_key: str
+    index: int
+    path: Path
+    frames: int | None
+    planes: int
+    reason: str
+
+
+def left_beside(folder: Path, table: RunTable) -> Iterator[LeftBeside]:
+    """Give what the manifest of a run folder names and its documents do not, but for what was removed."""
+    rows = (row for stream in table.streams.values() for row in stream.every_row())
+    named = {ref for row in rows for ref in row.volumes.values()}
+    for entry in read_entries(folder):
+        if entry.index is None or entry.state == "removed" or VolumeRef(entry.resource, entry.index) in named:
+            continue
+        planes = Geometry(entry.shape, np.dtype(entry.dtype)).planes
+        frames = planes if entry.state == "sealed" else entry.details.get("frames")
+        reason = str(entry.details.get("reason", ""))
+        yield LeftBeside(entry.data_key, entry.index, folder / entry.path, frames, planes, reason)
