@@ -17,7 +17,7 @@ from bluesky.utils import FailedStatus
 from ophyd.sim import det
 
 from gently_bluesky import Catalog, FileWriter, replay
-from gently_bluesky.errors import DiskFullError, WriterFailedError
+from gently_bluesky.errors import DiskFullError, DocumentError, WriterFailedError
 from gently_bluesky.read.run import Run
 from gently_bluesky.store.disk import free_bytes
 from gently_bluesky.write import space
@@ -166,19 +166,32 @@ def test_what_just_fits_begins_and_a_byte_more_does_not(small_disk: Path) -> Non
     room = free_bytes(small_disk) - MIB
     reserve.check_run(start_doc(expected_bytes=room))
     with pytest.raises(DiskFullError, match=r"Free 1 bytes there, or give the writer another root, or take less"):
-        reserve.check_run(start_doc(expected_bytes=room + 0.5))
+        reserve.check_run(start_doc(expected_bytes=room + 1))
 
 
 @pytest.mark.parametrize(
     "said",
-    [0, -1, True, None, "many", [10**15], {"bytes": 10**15}, float("nan"), float("inf")],
+    [-1, 0.5, True, "many", [10**15], {"bytes": 10**15}, float("nan"), float("inf"), np.float64(1.5)],
     ids=repr,
 )
-def test_what_is_no_number_of_bytes_is_the_users_own_and_refuses_nothing(small_disk: Path, said: Any) -> None:
+def test_what_is_no_number_of_bytes_is_refused_before_there_is_anything_of_the_run(
+    small_disk: Path, said: Any
+) -> None:
     with FileWriter(small_disk) as writer:
-        run_engine, _ = connected(writer)
-        run_engine(bp.count([det]), expected_bytes=said)
-    assert newest(small_disk).exit_status == "success"
+        camera, (run_engine, _) = Camera("cam", writer), connected(writer)
+        with pytest.raises(DocumentError, match=r"Start '.*' has .* as its 'expected_bytes': it must be a whole"):
+            run_engine(bp.count([camera]), expected_bytes=said)
+        with pytest.raises(DocumentError, match="'expected_bytes'"):
+            writer("start", start_doc(expected_bytes=said))
+        assert not (small_disk / "runs").exists()
+        assert camera.taken == 0
+        run_engine(bp.count([camera]))  # the writer is good
+    assert len(Catalog(small_disk)) == 1
+
+
+@pytest.mark.parametrize("said", [0, None, 1e6, np.int64(1000)], ids=repr)
+def test_a_whole_number_of_bytes_may_be_spelled_in_any_way_or_not_be_known(small_disk: Path, said: Any) -> None:
+    assert record(small_disk, bp.count([det], md={"expected_bytes": said})).exit_status == "success"
 
 
 def test_on_a_disk_below_its_reserve_a_run_that_expects_nothing_begins_and_one_of_a_byte_does_not(

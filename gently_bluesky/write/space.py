@@ -14,8 +14,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gently_bluesky.errors import DiskFullError
+from gently_bluesky.errors import DiskFullError, DocumentError
 from gently_bluesky.store.disk import free_bytes
+from gently_bluesky.store.documents import shown
+from gently_bluesky.store.strict_json import restored
 
 log = logging.getLogger(__name__)
 
@@ -28,12 +30,24 @@ _FILES_TO_PIXELS = 1.1  # files are a little larger than the pixels that were ex
 _PRESENT_S = 600.0  # how far back "at present" reaches, at least: rounds and pauses must average out
 
 
-def expected_bytes(start: Mapping[str, Any]) -> int | None:
-    """Give the bytes of pixels that a start document expects; None if it does not say, or something else."""
+def expected_bytes(start: Mapping[str, Any]) -> int:
+    """Give the bytes of pixels that a start document expects; 0 if it does not say.
+
+    Raises
+    ------
+    DocumentError
+        What it says is no whole number of bytes.
+    """
     said = start.get("expected_bytes")
-    if isinstance(said, bool) or not isinstance(said, int | float) or not 0 <= said < math.inf:
-        return None
-    return math.ceil(said)
+    if said is None:
+        return 0
+    if isinstance(said, bool) or not isinstance(said, int | float) or said < 0 or said % 1 != 0:
+        raise DocumentError(
+            f"Start {shown(start.get('uid'))} has {shown(restored(said))} as its 'expected_bytes': it must be "
+            "a whole number from 0 on: the bytes of pixels that the run will take. Without it the run is begun "
+            "whatever room there is."
+        )
+    return int(said)
 
 
 class Reserve:
@@ -67,12 +81,14 @@ class Reserve:
 
         Raises
         ------
+        DocumentError
+            Its `expected_bytes` is no whole number.
         DiskFullError
             There is less room above the reserve than it expects to need.
         """
         expected = expected_bytes(start)
         free = free_bytes(self.root)
-        if expected and expected > free - self.nbytes:
+        if expected > max(free - self.nbytes, 0):
             raise DiskFullError(
                 errno.ENOSPC,
                 f"No room for run {start['uid']} ({start.get('plan_name', 'of an unnamed plan')}): it expects "
@@ -133,7 +149,7 @@ class RunSpace:
     def __init__(self, reserve: Reserve, start: Mapping[str, Any], now: Callable[[], float]) -> None:
         self._reserve = reserve
         self._uid = start["uid"]
-        self._expected = expected_bytes(start) or 0
+        self._expected = expected_bytes(start)
         self._now = now
         self._lock = threading.Lock()
         self._taken = 0
