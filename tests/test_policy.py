@@ -83,6 +83,8 @@ def test_rules_are_read_in_the_order_of_the_file() -> None:
         ('[[keep]]\nname = "x"\nevery_timepoint = 2.5', "every_timepoint: input should be a valid integer"),
         ('[[keep]]\nname = "x"\n[[remove]]\nname = "x"\nolder_than_days = 1', "several rules are called 'x'"),
         ("remove = 3", "retention.toml: remove: input should be a valid tuple, not 3"),
+        ("[remove]\nname = 'x'", "retention.toml: [remove] is one table; rules are a list: write [[remove]]"),
+        ("[keep]", "retention.toml: [keep] is one table; rules are a list: write [[keep]]"),
         ("remove = [3]", "retention.toml: [[remove]] number 1: input should be a valid dictionary"),
     ],
 )

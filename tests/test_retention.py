@@ -125,6 +125,62 @@ def test_an_index_that_knows_no_places_of_volumes_changes_no_choice(root: Path) 
     assert gone(planned(root, EVERYTHING + 'embryo = "e2"')) == [(1, "cam_image/000001.ome.tif", "all")]
 
 
+def test_every_rule_says_what_it_came_to(root: Path) -> None:
+    """A rule that names nothing is a slip of its writer: what was to be kept goes, what was to go stays."""
+    for scan in (1, 2):
+        timelapse(root, 2, scan_id=scan, session=f"s{scan}")
+    size = planned(root).bytes_before // 4
+    plan = planned(
+        root,
+        f"""
+        [[keep]]
+        name = "first timepoints"
+        session = "s1"
+        every_timepoint = 2
+        [[keep]]
+        name = "typo"
+        tagged = "figrue*"
+        [[remove]]
+        name = "old"
+        session = "s1"
+        older_than_days = 1
+        [[remove]]
+        name = "space"
+        total_above_gb = {(size - 1) / 1e9!r}
+        [[remove]]
+        name = "other session"
+        session = "2062-*"
+        older_than_days = 1
+        """,
+    )
+    assert [(each.rule, each.kind, each.named, each.taken, each.kept) for each in plan.effects] == [
+        ("first timepoints", "keep", 1, 0, 1),
+        ("typo", "keep", 0, 0, 0),
+        ("old", "remove", 2, 1, 1),
+        ("space", "remove", 4, 2, 1),
+        ("other session", "remove", 0, 0, 0),
+    ]
+    assert [each.lacking_bytes for each in plan.effects] == [0, 0, 0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("rule", "stats"), [("purpose = 'none'\nolder_than_days = 0", 0), ("total_above_gb = 1", 2)]
+)
+def test_files_that_no_rule_names_are_not_looked_at(
+    root: Path, monkeypatch: pytest.MonkeyPatch, rule: str, stats: int
+) -> None:
+    timelapse(root, 2)
+    size, looked = planned(root).bytes_before, list[Path]()
+
+    def look(path: Path) -> int:
+        looked.append(path)
+        return size // 2
+
+    monkeypatch.setattr("gently_bluesky.keep.holdings.bytes_on_disk", look)
+    assert planned(root, f"[[remove]]\nname = 'x'\n{rule}").bytes_before == size
+    assert len(looked) == stats
+
+
 def test_the_oldest_go_until_the_root_is_small_enough(root: Path) -> None:
     for scan in (1, 2, 3):
         timelapse(root, 1, scan_id=scan)
@@ -501,7 +557,7 @@ def test_single_files_are_restored_and_the_others_stay_in_the_trash(root: Path) 
     assert restore(root, -1, ["cam_image/000001.ome.tif"]).paths == ("cam_image/000001.ome.tif",)
     assert readable(fresh(root, run)) == [1]
     hold_root(root)
-    said = "cam_image/000001.ome.tif of run .* is not in the trash. In the trash are 2: cam_image/000000.ome.tif"
+    said = r"cam_image/000001.ome.tif of run .* is not in the trash\. 2 files in the trash, .*000000.ome.tif, .*"
     with pytest.raises(NotInTrashError, match=said):
         restore(root, -1, ["cam_image/000001.ome.tif"])
     with pytest.raises(NotInTrashError, match=r"nothing\.tif of run"):
@@ -553,7 +609,7 @@ def test_after_its_grace_the_trash_is_emptied_and_that_is_told(root: Path) -> No
         VolumeMissingError, match=r"applied by .*, and deleted from the trash on \d{4}-\d\d-\d\d\.$"
     ):
         fresh(root, run)["primary"]["cam_image"].volume(0)
-    with pytest.raises(NotInTrashError, match="2 of its files were deleted for good, the last on"):
+    with pytest.raises(NotInTrashError, match=r"is in the trash\. 2 files deleted for good, the last on"):
         restore(root, -1)
     assert plan_retention(root, policy(text), now=late.now).trash == ()
     hold_root(root)
@@ -735,8 +791,44 @@ def test_a_run_is_discarded_whole_by_the_name_of_who_did_it(root: Path) -> None:
         fresh(root, run)["primary"]["cam_image"].volume(0)
     (entry, *_) = read_entries(run.folder)
     assert entry.details["until"] - entry.details["time"] == 2 * 86400
-    assert discard(root, -1).paths == ()
     hold_root(root)
+
+
+def test_what_is_discarded_twice_is_told_where_it_is_since_when_and_until_when(root: Path) -> None:
+    run = timelapse(root)
+    discard(root, -1, now=1_795_433_400.0, grace_days=2)
+    before = files(root)
+    again = discard(root, -1)
+    assert (again.paths, again.left) == ((), {})
+    assert again.why_none == (
+        "nothing is left to discard: 3 files in the trash, since 2026-11-23 and until 2026-11-25"
+    )
+    assert files(root) == before
+    apply(planned(root, "", days=10**4), now=days_later(run, 10**4))
+    assert discard(root, -1).why_none.startswith(
+        "nothing is left to discard: 3 files deleted for good, the last on"
+    )
+    feed(root, [("start", start_doc(uid="bare")), ("stop", stop_doc("bare"))])
+    assert discard(root, "bare").why_none == "it has no files but its documents"
+
+
+def test_a_run_with_children_is_discarded_only_if_that_is_said(root: Path) -> None:
+    run = timelapse(root, 1)
+    feed(root, [("start", start_doc(uid="child-of-it", parents=[run.uid])), ("stop", stop_doc("child-of-it"))])
+    with pytest.raises(
+        RunKeptError, match=r"has children, which were derived from it: 'child-of'\. With even_with"
+    ):
+        discard(root, run.uid)
+    assert readable(run) == [0]
+    assert len(discard(root, run.uid, even_with_children=True).paths) == 1
+
+
+def test_what_is_restored_is_told_which_rules_of_a_policy_name_it_still(root: Path) -> None:
+    timelapse(root, 3)
+    apply(planned(root, EVERYTHING + 'embryo = "e?"'))
+    assert restore(root, -1).rules == ("all",)
+    discard(root, -1, by="ann")
+    assert restore(root, -1).rules == ()
 
 
 def test_a_run_that_is_tagged_keep_is_not_discarded_before_the_tag_goes(root: Path) -> None:

@@ -221,6 +221,34 @@ def test_all_that_is_old_enough_goes_or_is_told_why_not(policy: Policy, roots: l
             assert is_taken(choice, run, form) or (run.folder, form.path) in choice.kept
 
 
+@given(policies(), holdings(), st.integers(0, 12))
+def test_every_rule_says_what_it_came_to_and_what_it_wants_more(
+    policy: Policy, roots: list[Holding], free_gb: int
+) -> None:
+    choice = choose(policy, roots, now=NOW, free_bytes=free_gb * 10**9)
+    effects = {each.rule: each for each in choice.effects}
+    assert list(effects) == [rule.name for rule in (*policy.keep, *policy.remove)]
+    going = [form.bytes for run, form in everything(roots) if is_taken(choice, run, form)]
+    stored = sum(form.bytes for _, form in everything(roots)) - sum(going)
+    for keep in policy.keep:
+        kept = [
+            any(is_kept(keep, run, row, roots) for volume in form.volumes for row in volume.rows)
+            for run, form in everything(roots)
+        ]
+        assert (effects[keep.name].named, effects[keep.name].kept) == (sum(kept), sum(kept))
+    for rule in policy.remove:
+        effect = effects[rule.name]
+        assert effect.taken == sum(each == rule for each in choice.taken.values())
+        assert effect.taken + effect.kept <= effect.named
+        assert effect.named or not any(names(rule, run, form) for run, form in everything(roots))
+        wanted = 0.0
+        if rule.total_above_gb is not None:
+            wanted = stored - rule.total_above_gb * 10**9
+        elif rule.free_below_gb is not None:
+            wanted = rule.free_below_gb * 10**9 - (free_gb * 10**9 + sum(going))
+        assert effect.lacking_bytes == max(wanted, 0)
+
+
 @given(st.lists(keep_rules("k"), max_size=1), selectors, holdings(), st.integers(0, 20))
 def test_a_rule_about_space_takes_the_fewest_of_the_oldest_that_suffice(
     keep: list[KeepRule], said: dict[str, Any], roots: list[Holding], limit_gb: int

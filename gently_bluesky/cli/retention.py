@@ -1,11 +1,12 @@
 """``gently-bluesky retain | discard | restore | tag``: what goes, what comes back, and what is said of a run."""
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from gently_bluesky.cli.app import DEFAULT_ROOT, AsJson, Root, app, out
@@ -17,7 +18,9 @@ from gently_bluesky.read.catalog import Catalog
 from gently_bluesky.read.run import Run
 from gently_bluesky.read.words import counted
 from gently_bluesky.store.removed import day
+from gently_bluesky.store.tags import KEEP
 
+_NAMED = 3  # embryos that are named
 _WITH_MINUS = {"ignore_unknown_options": True}  # -1 is a run, not an option
 
 By = Annotated[str | None, typer.Option(help="Who says so; the login name, if not given.")]
@@ -74,6 +77,7 @@ def _lines(plan: Any, applied: Any) -> Iterator[Mapping[str, Any]]:
         ("unreadable", plan.unreadable),
     ):
         yield from ({"act": act, **asdict(each)} for each in several)
+    yield from ({"act": "rule", **asdict(each)} for each in plan.effects)
     yield {
         "act": "total",
         "bytes_before": plan.bytes_before,
@@ -89,6 +93,7 @@ def _print_plan(plan: Any) -> None:
     _print_removals("Would go", plan.removals)
     _print_kept("Stays although a rule names it", plan.kept)
     _print_trash(plan)
+    _print_rules(plan)
     going = sum(each.bytes for each in plan.removals)
     what = f"{_size(going)} of {_size(plan.bytes_before)}" if plan.removals else "Nothing"
     _say(f"{what} would go, {_size(plan.bytes_after)} stay.")
@@ -104,60 +109,81 @@ def _print_plan(plan: Any) -> None:
 def _print_applied(plan: Any, applied: Any) -> None:
     _print_removals("Moved into the trash", applied.removed)
     _print_kept("Was to go, and stays", applied.kept)
+    _print_rules(plan)
     moved = f"{counted(len(applied.removed), 'file')}, {_size(sum(each.bytes for each in applied.removed))}"
     if plan.grace_days > 0:
-        _say(f"In the trash for {plan.grace_days:g} days: {moved}. Back with: gently-bluesky restore RUN")
+        _say(f"In the trash for {_days(plan.grace_days)}: {moved}. Back with: gently-bluesky restore RUN")
     if applied.deleted:
         gone = f"{counted(len(applied.deleted), 'file')}, {_size(sum(each.bytes for each in applied.deleted))}"
         _say(f"Deleted for good, past their grace: {gone}.")
 
 
 def _print_removals(title: str, removals: Iterable[Any]) -> None:
-    table = _table("age", "rule")
-    for (_, rule), group in _groups(removals, lambda each: (each.folder, each.rule)):
-        table.add_row(*_whose(group), f"{group[0].age_days:,.0f} d", rule)
-    _print_table(title, table)
+    groups = _groups(removals, lambda each: (each.folder, each.rule))
+    rows = [(group, (f"{group[0].age_days:,.0f} d", rule)) for (_, rule), group in groups]
+    _print_table(title, ("age", "rule"), rows)
 
 
 def _print_kept(title: str, kept: Iterable[Any]) -> None:
-    table = _table("rule", "why it stays")
-    for (_, rule, why), group in _groups(kept, lambda each: (each.folder, each.rule, each.why)):
-        table.add_row(*_whose(group), rule, why)
-    _print_table(title, table)
+    groups = _groups(kept, lambda each: (each.folder, each.rule, each.why))
+    _print_table(title, ("rule", "why it stays"), [(group, key[1:]) for key, group in groups])
 
 
 def _print_trash(plan: Any) -> None:
-    table = _table("until", "rule")
-    for (_, rule, until, held), group in _groups(
-        plan.trash, lambda each: (each.folder, each.rule, day(each.until), each.held)
-    ):
-        table.add_row(*_whose(group), held or until, rule)
-    _print_table("In the trash", table)
+    groups = _groups(plan.trash, lambda each: (each.folder, each.held or day(each.until), each.rule))
+    _print_table("In the trash", ("until", "rule"), [(group, key[1:]) for key, group in groups])
     for each in plan.unreadable:
         _say(f"Left alone: {each.why}")
 
 
-def _table(*more: str) -> Table:
+def _print_rules(plan: Any) -> None:
+    for each in plan.effects:
+        files = counted(each.named, "file")
+        text = (
+            f"keeps {files}"
+            if each.kind == "keep"
+            else f"names {files}: {each.taken} to go by it, {each.kept} to stay"
+        )
+        if not each.named:
+            text = "names nothing"
+        if each.lacking_bytes:
+            text += f"; it wants {_size(each.lacking_bytes)} more, and nothing else may go"
+        _say(f"Rule {each.rule!r} {text}.")
+
+
+_DATA = ("plan", "session", "purpose", "embryo")  # what data it is, as far as it is said
+
+
+def _print_table(title: str, more: Sequence[str], rows: Sequence[tuple[list[Any], Sequence[str]]]) -> None:
+    """Print a line a group of files of one run; columns of `_DATA` in which nothing stands are left out."""
+    if not rows:
+        return
+    data = [_data(group) for group, _ in rows]
+    shown = [place for place, cells in enumerate(zip(*data, strict=True)) if any(cells)]
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, highlight=False)
     table.add_column("scan", no_wrap=True)
     table.add_column("uid", no_wrap=True, min_width=8)
+    for place in shown:
+        table.add_column(_DATA[place], overflow="fold")
     table.add_column("files", justify="right", no_wrap=True)
     table.add_column("size", justify="right", no_wrap=True, min_width=8)
     for name in more:
         table.add_column(name, overflow="fold")
-    return table
+    for (group, cells), what in zip(rows, data, strict=True):
+        first = group[0]
+        whose = "" if first.scan_id is None else str(first.scan_id), first.run[:8]
+        size = _size(sum(each.bytes for each in group))
+        line = (*whose, *(what[place] for place in shown), str(len(group)), size, *cells)
+        table.add_row(*map(escape, line))
+    out.print(f"[bold]{title}[/bold]")
+    out.print(table)
+    out.print()
 
 
-def _whose(group: list[Any]) -> tuple[str, str, str, str]:
-    size = _size(sum(each.bytes for each in group))
-    return "" if group[0].scan_id is None else str(group[0].scan_id), group[0].run[:8], str(len(group)), size
-
-
-def _print_table(title: str, table: Table) -> None:
-    if table.row_count:
-        out.print(f"[bold]{title}[/bold]")
-        out.print(table)
-        out.print()
+def _data(group: Sequence[Any]) -> tuple[str, ...]:
+    embryos = sorted({embryo for each in group for embryo in each.embryos})
+    named = ", ".join(embryos) if len(embryos) <= _NAMED else counted(len(embryos), "embryo")
+    return group[0].plan_name, group[0].session, group[0].purpose, named
 
 
 def _groups(several: Iterable[T], key: Callable[[T], Hashable]) -> list[tuple[Any, list[T]]]:
@@ -165,6 +191,10 @@ def _groups(several: Iterable[T], key: Callable[[T], Hashable]) -> list[tuple[An
     for each in several:
         found.setdefault(key(each), []).append(each)
     return list(found.items())
+
+
+def _days(count: float) -> str:
+    return "1 day" if count == 1 else f"{count:g} days"
 
 
 def _size(count: int) -> str:
@@ -182,15 +212,24 @@ def _say(text: str) -> None:
 
 
 @app.command("discard", context_settings=_WITH_MINUS)
-def discard_command(run: OneRun, root: Root = DEFAULT_ROOT, by: By = None, as_json: AsJson = False) -> None:
+def discard_command(
+    run: OneRun,
+    root: Root = DEFAULT_ROOT,
+    by: By = None,
+    even_with_children: Annotated[
+        bool, typer.Option("--even-with-children", help="Also if other runs were derived from it.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Move all files of a run into the trash; its documents stay."""
     from gently_bluesky.keep.discard import discard  # noqa: PLC0415
 
     catalog = Catalog(root)
     own = catalog.root / POLICY
     grace_days = (load_policy(own) if own.exists() else Policy()).grace_days
-    moved = discard(catalog.root, find(catalog, run).uid, by=by, grace_days=grace_days)
-    _print_moved(moved, f"in the trash for {grace_days:g} days", as_json=as_json)
+    uid = find(catalog, run).uid
+    moved = discard(catalog.root, uid, by=by, grace_days=grace_days, even_with_children=even_with_children)
+    _print_moved(moved, f"in the trash for {_days(grace_days)}", as_json=as_json)
 
 
 @app.command("restore", context_settings=_WITH_MINUS)
@@ -201,19 +240,25 @@ def restore_command(
     by: By = None,
     as_json: AsJson = False,
 ) -> None:
-    """Move files of a run from the trash back to where they were."""
+    """Move files of a run from the trash back to where they were; a policy that took them names them still."""
     from gently_bluesky.keep.discard import restore  # noqa: PLC0415
+    from gently_bluesky.keep.holdings import tags_of  # noqa: PLC0415
 
     catalog = Catalog(root)
     moved = restore(catalog.root, find(catalog, run).uid, paths or None, by=by)
     _print_moved(moved, f"back in {moved.folder}", as_json=as_json)
+    if moved.rules and not as_json and KEEP not in (tags_of(moved.folder) or ()):
+        rules = ", ".join(map(repr, moved.rules))
+        keep = f"gently-bluesky tag {moved.run[:8]} keep"
+        _say(f"The policy took them by {rules}, and would again. To keep them: {keep}")
 
 
 def _print_moved(moved: Any, where: str, *, as_json: bool) -> None:
     if as_json:
         print_json(asdict(moved) | {"folder": str(moved.folder)})
     else:
-        _say(f"Run {moved.run}: {counted(len(moved.paths), 'file')} {where}.")
+        what = moved.why_none or f"{counted(len(moved.paths), 'file')} {where}"
+        _say(f"Run {moved.run}: {what}.")
         for path, why in moved.left.items():
             _say(f"  {path} was left: {why}")
     if moved.left:

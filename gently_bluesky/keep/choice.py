@@ -4,9 +4,11 @@ Works on what a root holds, in memory. A keep goes before every remove; a path t
 if all of them may go; of two forms of one volume, the one that a rule relies on stays.
 """
 
+import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from gently_bluesky.keep.holdings import Holding, StoredForm, StoredVolume, VolumeId, oldest_first
 from gently_bluesky.keep.policy import KeepRule, Policy, RemoveRule
@@ -20,12 +22,42 @@ Key = tuple[str, str]
 """A stored form: folder of the run, path in it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What one rule came to, in stored forms.
+
+    Attributes
+    ----------
+    rule, kind
+        Its name, and whether it is a "keep" or a "remove".
+    named
+        How many it names; of a keep: how many it protects.
+    taken
+        How many of them go by it; 0 for a keep.
+    kept
+        How many of them stay, whatever for.
+    lacking_bytes
+        How much more was to go, or to be free, though nothing else may go; 0 where enough goes.
+    """
+
+    rule: str
+    kind: Literal["keep", "remove"]
+    named: int
+    taken: int
+    kept: int
+    lacking_bytes: int = 0
+
+
 @dataclass(slots=True)
 class Choice:
-    """What goes, by which rule, and what stays although a rule names it: by which rule, and why."""
+    """What goes, by which rule; what stays although a rule names it: by which rule, and why.
+
+    `effects` says what every rule came to, in the order of the policy, keeps first.
+    """
 
     taken: dict[Key, RemoveRule] = field(default_factory=dict)
     kept: dict[Key, tuple[RemoveRule, str]] = field(default_factory=dict)
+    effects: tuple[Effect, ...] = ()
 
 
 def choose(policy: Policy, holdings: Sequence[Holding], *, now: float, free_bytes: int) -> Choice:
@@ -44,13 +76,21 @@ def choose(policy: Policy, holdings: Sequence[Holding], *, now: float, free_byte
     # one of two forms costs nothing to give away: those rules first, so that the others need to take less
     for rule in sorted(policy.remove, key=lambda rule: rule.once_in is None):
         choosing.apply(rule)
-    return choosing.settled()
+    choice = choosing.settled()
+    rules: tuple[KeepRule | RemoveRule, ...] = (*policy.keep, *policy.remove)
+    choice.effects = tuple(map(choosing.effect, rules))
+    return choice
 
 
 class _Choosing:
     def __init__(self, policy: Policy, holdings: Sequence[Holding], now: float, free_bytes: int) -> None:
         self._forms = list(oldest_first(holdings))
-        self._kept_volumes = protected_volumes(policy.keep, holdings)
+        self._named: defaultdict[str, set[Key]] = defaultdict(set)
+        self._kept_volumes: dict[tuple[str, VolumeId], KeepRule] = {}
+        for keep in policy.keep:
+            for holding, volume in kept_by(keep, holdings):
+                self._named[keep.name].add((holding.folder, volume.entry.path))
+                self._kept_volumes.setdefault((holding.folder, volume.id), keep)  # the first rule that says so
         self._now = now
         self._stored_bytes = sum(form.bytes for _, form in self._forms)
         self._free_bytes = free_bytes
@@ -58,7 +98,7 @@ class _Choosing:
         self._by_volume: defaultdict[tuple[str, VolumeId], list[tuple[StoredForm, ManifestEntry]]] = defaultdict(
             list
         )
-        for holding, form in self._forms:
+        for holding, form in self._forms if any(rule.once_in for rule in policy.remove) else ():
             for volume in form.volumes:
                 self._by_volume[holding.folder, volume.id].append((form, volume.entry))
 
@@ -66,12 +106,11 @@ class _Choosing:
         taken, kept = self._choice.taken, self._choice.kept
         for holding, form in self._forms:
             key = holding.folder, form.path
-            if key in taken and taken[key].once_in is None:
-                continue
             if not self._names(rule, holding, form):
                 continue
-            if self._enough(rule):
-                return
+            self._named[rule.name].add(key)
+            if (key in taken and taken[key].once_in is None) or self._lacking(rule) == 0:
+                continue
             why = self._why_not(rule, holding, form)
             if why:
                 kept.setdefault(key, (rule, why))
@@ -89,10 +128,11 @@ class _Choosing:
             return False
         return any(_fits(rule, volume) for volume in form.volumes)
 
-    def _enough(self, rule: RemoveRule) -> bool:
+    def _lacking(self, rule: RemoveRule) -> float | None:
+        """Give how many bytes more a rule about space wants to go; None for any other."""
         if rule.total_above_gb is not None:
-            return self._stored_bytes <= rule.total_above_gb * GB
-        return rule.free_below_gb is not None and self._free_bytes >= rule.free_below_gb * GB
+            return max(self._stored_bytes - rule.total_above_gb * GB, 0)
+        return None if rule.free_below_gb is None else max(rule.free_below_gb * GB - self._free_bytes, 0)
 
     def _why_not(self, rule: RemoveRule, holding: Holding, form: StoredForm) -> str:
         if holding.must_stay:
@@ -129,10 +169,21 @@ class _Choosing:
                 continue
             if not all(self._stands_elsewhere(holding, volume, rule.once_in) for volume in form.volumes):
                 del choice.taken[key]
+                self._stored_bytes += form.bytes
+                self._free_bytes -= form.bytes
                 choice.kept[key] = rule, f"its form as {rule.once_in} goes by another rule"
         for key in choice.kept.keys() & choice.taken.keys():
             del choice.kept[key]
         return choice
+
+    def effect(self, rule: KeepRule | RemoveRule) -> Effect:
+        """Give what a rule came to, once all is settled."""
+        named, gone = self._named[rule.name], self._choice.taken
+        kept = len(named - gone.keys())
+        if isinstance(rule, KeepRule):
+            return Effect(rule.name, "keep", len(named), 0, kept)
+        taken = sum(gone[key].name == rule.name for key in named & gone.keys())
+        return Effect(rule.name, "remove", len(named), taken, kept, math.ceil(self._lacking(rule) or 0))
 
 
 def age_s(holding: Holding, now: float) -> float:
@@ -158,18 +209,12 @@ def _fits(rule: RemoveRule, volume: StoredVolume) -> bool:
 # --- what must stay -----------------------------------------------------------------------------------------
 
 
-def protected_volumes(
-    rules: Sequence[KeepRule], holdings: Sequence[Holding]
-) -> dict[tuple[str, VolumeId], KeepRule]:
-    """Give the volumes that must stay, by folder and id, each with the first rule that says so."""
-    kept: dict[tuple[str, VolumeId], KeepRule] = {}
-    for rule in rules:
-        named = list(_named_volumes(rule, holdings))
-        if rule.newest is not None:
-            named = list(_newest(rule, named))
-        for holding, volume, _ in named:
-            kept.setdefault((holding.folder, volume.id), rule)
-    return kept
+def kept_by(rule: KeepRule, holdings: Sequence[Holding]) -> Iterator[tuple[Holding, StoredVolume]]:
+    """Give the volumes that a rule keeps, in each of their stored forms."""
+    named: Iterable[_Row] = _named_volumes(rule, holdings)
+    if rule.newest is not None:
+        named = _newest(rule, list(named))
+    return ((holding, volume) for holding, volume, _ in named)
 
 
 _Row = tuple[Holding, StoredVolume, VolumeRow]

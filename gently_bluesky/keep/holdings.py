@@ -1,16 +1,18 @@
 """What a root holds: of every run, which forms of which volumes are stored, and what is in the trash.
 
-Read from index, manifests and tags alone; no pixel and, as a rule, no journal is opened, so that ten thousand runs
-take seconds.
+Read from index, manifests and tags alone; no pixel and, as a rule, no journal is opened, and files are asked for
+their sizes only where that matters: ten thousand runs of ten volumes take seconds.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Any
 
 from gently_bluesky.errors import JournalError
+from gently_bluesky.store.formats import size_said
 from gently_bluesky.store.index import IDENTITY_KEYS, IndexEntry, RootIndex, VolumeRow, entry_of
 from gently_bluesky.store.journal import is_torn
 from gently_bluesky.store.layout import TAGS
@@ -59,6 +61,11 @@ class StoredForm:
         """Data key and index of each volume."""
         return tuple((volume.entry.data_key, volume.entry.index) for volume in self.volumes)
 
+    @property
+    def embryos(self) -> tuple[str, ...]:
+        """What its volumes show, as far as that is known."""
+        return embryos_in(row for volume in self.volumes for row in volume.rows)
+
 
 @dataclass(frozen=True, slots=True)
 class Trashed:
@@ -67,6 +74,7 @@ class Trashed:
     path: str
     bytes: int
     how: Removed
+    embryos: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,15 +124,32 @@ class Unreadable:
     why: str
 
 
-def read_holdings(root: Path) -> tuple[list[Holding], list[Unreadable]]:
-    """Give what every run holds, by the time of its start, and the runs whose manifests are damaged."""
+def embryos_in(rows: Iterable[VolumeRow]) -> tuple[str, ...]:
+    """Give the embryos that some rows name, in order."""
+    return tuple(sorted({str(row.embryo) for row in rows if row.embryo is not None}))
+
+
+def read_holdings(
+    root: Path, measured: Callable[[Mapping[str, Any]], bool]
+) -> tuple[list[Holding], list[Unreadable]]:
+    """Give what every run holds, by the time of its start, and the runs whose manifests are damaged.
+
+    Parameters
+    ----------
+    root
+        A root.
+    measured
+        Says by its start document whether the files of a run are asked for their sizes; of the others it is
+        believed what the manifest says.
+    """
     index = RootIndex(root)
     entries = [index.whole(entry) for entry in list(index.entries())]
     children = children_of(entries)
     holdings, unreadable = [], []
     for entry in entries:
         try:
-            holdings.append(_holding(root, entry, children.get(entry.start["uid"], ())))
+            related = children.get(entry.start["uid"], ())
+            holdings.append(_holding(root, entry, related, measured(entry.start)))
         except (JournalError, OSError) as error:
             unreadable.append(Unreadable(entry.folder, str(error)))
     return holdings, unreadable
@@ -149,7 +174,7 @@ def children_of(entries: list[IndexEntry]) -> dict[str, tuple[str, ...]]:
     return {uid: tuple(found) for uid, found in children.items()}
 
 
-def _holding(root: Path, entry: IndexEntry, children: tuple[str, ...]) -> Holding:
+def _holding(root: Path, entry: IndexEntry, children: tuple[str, ...], measured: bool) -> Holding:
     folder = root / entry.folder
     by_its_path = by_path(read_entries(folder))
     named = {(each.resource, each.index): each.data_key for entries in by_its_path.values() for each in entries}
@@ -159,10 +184,13 @@ def _holding(root: Path, entry: IndexEntry, children: tuple[str, ...]) -> Holdin
         present = [each for each in entries if each.state != "removed"]
         if present:
             volumes = tuple(StoredVolume(each, rows[each.resource, each.index]) for each in entries)
-            forms.append(StoredForm(path, present[0].format, _stored_bytes(folder, present), volumes))
+            size = None if measured else _said_bytes(entries)
+            size = bytes_on_disk(folder / path) if size is None else size
+            forms.append(StoredForm(path, present[0].format, size, volumes))
         elif (how := Removed.of(entries[0])) is not None and how.deleted is None:
             copy = how.path(root)
-            trashed.append(Trashed(path, 0 if copy is None else bytes_on_disk(copy), how))
+            embryos = embryos_in(row for each in entries for row in rows[each.resource, each.index])
+            trashed.append(Trashed(path, 0 if copy is None else bytes_on_disk(copy), how, embryos))
     ended = None if entry.stop is None else float(entry.stop.get("time") or entry.start["time"])
     return Holding(entry.folder, entry.start, ended, tuple(forms), tuple(trashed), tags_of(folder), children)
 
@@ -187,18 +215,21 @@ def _by_id(rows: tuple[VolumeRow, ...]) -> dict[VolumeId, list[VolumeRow]]:
     return dict(found)
 
 
-def _stored_bytes(folder: Path, entries: list[ManifestEntry]) -> int:
-    return bytes_on_disk(folder / entries[0].path)
+def _said_bytes(entries: list[ManifestEntry]) -> int | None:
+    """Give what a stored form was written with; None where its manifest does not say."""
+    sizes = [size for entry in entries if (size := size_said(entry)) is not None]
+    return sum(sizes) if len(sizes) == len(entries) else None
 
 
 def bytes_on_disk(path: Path) -> int:
     """Give the size of a file, or of all files in a folder; 0 if there is nothing."""
-    if path.is_dir():
-        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     try:
-        return path.stat().st_size
+        status = path.stat()
     except OSError:
         return 0
+    if S_ISDIR(status.st_mode):
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return status.st_size
 
 
 def tags_of(folder: Path) -> frozenset[str] | None:

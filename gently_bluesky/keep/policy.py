@@ -200,6 +200,8 @@ def _told(content: Mapping[str, Any], details: ErrorDetails) -> str:
         rule: type[BaseModel] = KeepRule if details["loc"][0] == "keep" else RemoveRule
         model = Policy if len(details["loc"]) == 1 else rule
         return f"{where}: no such key; allowed are {', '.join(model.model_fields)}"
+    if where in {"keep", "remove"} and isinstance(details["input"], dict):
+        return f"[{where}] is one table; rules are a list: write [[{where}]]"
     message = details["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     if details["type"] in {"value_error", "missing"}:

@@ -7,15 +7,16 @@ in `trash`.
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from gently_bluesky.errors import JournalError, RunLockedError, RunNotFoundError
 from gently_bluesky.keep.acts import finish_interrupted
-from gently_bluesky.keep.choice import DAY_S, Key, age_s, choose
+from gently_bluesky.keep.choice import DAY_S, Effect, Key, age_s, choose
 from gently_bluesky.keep.holdings import Holding, StoredForm, Unreadable, children_of, held_by_tags, read_holdings
 from gently_bluesky.keep.policy import Policy
 from gently_bluesky.keep.stored import StoredFiles
@@ -32,8 +33,10 @@ class Stored:
 
     Attributes
     ----------
-    run, scan_id, plan_name, folder
-        Whose; folder relative to the root.
+    run, scan_id, plan_name, session, purpose, folder
+        Whose; "" where its start does not say, folder relative to the root.
+    embryos
+        What it shows, as far as that is known.
     path, format, bytes
         Where in the folder, what, and how much it takes.
     volumes
@@ -45,7 +48,10 @@ class Stored:
     run: str
     scan_id: object
     plan_name: str
+    session: str
+    purpose: str
     folder: str
+    embryos: tuple[str, ...]
     path: str
     format: str
     bytes: int
@@ -78,7 +84,11 @@ class InTrash:
 
     run: str
     scan_id: object
+    plan_name: str
+    session: str
+    purpose: str
     folder: str
+    embryos: tuple[str, ...]
     path: str
     bytes: int
     rule: str
@@ -100,6 +110,8 @@ class Plan:
         What goes; what stays although a rule names it; what went before; runs whose manifests are damaged.
     bytes_before, bytes_after
         What the runs' files take, the trash not counted.
+    effects
+        What each rule came to.
     """
 
     root: Path
@@ -111,6 +123,7 @@ class Plan:
     unreadable: tuple[Unreadable, ...]
     bytes_before: int
     bytes_after: int
+    effects: tuple[Effect, ...] = ()
 
     @property
     def expired(self) -> tuple[InTrash, ...]:
@@ -154,7 +167,7 @@ def plan_retention(
     """
     root, _ = open_root(Path(root))
     moment = time.time() if now is None else now
-    holdings, unreadable = read_holdings(root)
+    holdings, unreadable = read_holdings(root, partial(_is_measured, policy))
     trash = tuple(_in_trash(holdings))
     choice = choose(policy, holdings, now=moment, free_bytes=free(root) + sum(each.bytes for each in trash))
     stored = {(holding.folder, form.path): (holding, form) for holding in holdings for form in holding.forms}
@@ -176,7 +189,12 @@ def plan_retention(
         unreadable=tuple(unreadable),
         bytes_before=before,
         bytes_after=before - sum(each.bytes for each in removals),
+        effects=choice.effects,
     )
+
+
+def _is_measured(policy: Policy, start: Mapping[str, Any]) -> bool:
+    return any(rule.total_above_gb is not None or rule.fits_run(start) for rule in policy.remove)
 
 
 def _place(each: Stored) -> Key:
@@ -185,10 +203,8 @@ def _place(each: Stored) -> Key:
 
 def _facts(holding: Holding, form: StoredForm, now: float) -> dict[str, Any]:
     return {
-        "run": holding.uid,
-        "scan_id": holding.start.get("scan_id"),
-        "plan_name": str(holding.start.get("plan_name", "")),
-        "folder": holding.folder,
+        **_whose(holding),
+        "embryos": form.embryos,
         "path": form.path,
         "format": form.format,
         "bytes": form.bytes,
@@ -197,12 +213,16 @@ def _facts(holding: Holding, form: StoredForm, now: float) -> dict[str, Any]:
     }
 
 
+def _whose(holding: Holding) -> dict[str, Any]:
+    said = {key: str(holding.start.get(key) or "") for key in ("plan_name", "session", "purpose")}
+    return {"run": holding.uid, "scan_id": holding.start.get("scan_id"), "folder": holding.folder, **said}
+
+
 def _in_trash(holdings: Sequence[Holding]) -> list[InTrash]:
     return [
         InTrash(
-            run=holding.uid,
-            scan_id=holding.start.get("scan_id"),
-            folder=holding.folder,
+            **_whose(holding),
+            embryos=each.embryos,
             path=each.path,
             bytes=each.bytes,
             rule=each.how.rule,
