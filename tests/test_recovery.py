@@ -2,7 +2,7 @@ import json
 import platform
 import shutil
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ import pytest
 
 from gently_bluesky import Catalog, FileWriter, replay
 from gently_bluesky.errors import BadVolumeError, FrameMissingError, RootError
+from gently_bluesky.keep.discard import discard
+from gently_bluesky.protocols import VolumeMetadata
+from gently_bluesky.read.beside import LeftBeside
 from gently_bluesky.read.run import Run
 from gently_bluesky.store.audit import read_audit
 from gently_bluesky.store.formats import examine
@@ -21,6 +24,7 @@ from gently_bluesky.write.recovery import LeftAlone, Recovery, Salvage, recover
 from tests.data_rig import (
     SHAPE,
     Camera,
+    described,
     frame,
     hold_together,
     journal,
@@ -34,13 +38,23 @@ from tests.data_rig import (
 STREAM = {"dtype": "array", "shape": list(SHAPE), "dtype_numpy": "<u2", "external": "STREAM:", "source": "test"}
 
 
-def interrupted(root: Path, *, events: int = 2, frames: int = 3, keys: tuple[str, ...] = ("cam",)) -> Path:
+def interrupted(
+    root: Path,
+    *,
+    events: int = 2,
+    frames: int = 3,
+    keys: tuple[str, ...] = ("cam",),
+    start: Mapping[str, Any] = {"embryo": "e1"},
+    shown: Sequence[Mapping[str, Any]] = ({}, {}),
+) -> Path:
     """A run whose writer ended after some events, in the middle of a volume of each key."""
     with FileWriter(root) as writer:
-        writer("start", {"uid": "run", "time": 1_795_433_400.0, "scan_id": 1, "plan_name": "p", "embryo": "e1"})
-        resources = [writer.open_resource(key, shape=SHAPE, dtype="<u2") for key in keys]
+        writer("start", {"uid": "run", "time": 1_795_433_400.0, "scan_id": 1, "plan_name": "p", **start})
+        metadata = VolumeMetadata(channel="488")
+        resources = [writer.open_resource(key, shape=SHAPE, dtype="<u2", metadata=metadata) for key in keys]
         descriptor = {"uid": "d", "run_start": "run", "time": 1_795_433_401.0, "name": "primary"}
-        writer("descriptor", {**descriptor, "data_keys": {**dict.fromkeys(keys, STREAM), "x": X}})
+        scalars = {"x": X, **{key: described(value) for key, value in shown[0].items()}}
+        writer("descriptor", {**descriptor, "data_keys": {**dict.fromkeys(keys, STREAM), **scalars}})
         for number in range(events):
             for resource in resources:
                 new = resource.new_volume()
@@ -51,7 +65,7 @@ def interrupted(root: Path, *, events: int = 2, frames: int = 3, keys: tuple[str
                     if name == "stream_datum":
                         doc |= {"descriptor": "d", "seq_nums": {"start": number + 1, "stop": number + 2}}
                     writer(name, doc)
-            writer("event", event(number + 1))
+            writer("event", event(number + 1, **shown[number]))
         for resource in resources:
             new = resource.new_volume()
             for z in range(frames):
@@ -63,9 +77,10 @@ def interrupted(root: Path, *, events: int = 2, frames: int = 3, keys: tuple[str
 X = {"source": "test", "dtype": "number", "shape": []}
 
 
-def event(seq_num: int) -> dict[str, Any]:
+def event(seq_num: int, **shown: Any) -> dict[str, Any]:
     head = {"uid": f"event {seq_num}", "descriptor": "d", "seq_num": seq_num, "time": 1_795_433_402.0 + seq_num}
-    return {**head, "data": {"x": seq_num}, "timestamps": {"x": 1.0}, "filled": {}}
+    data = {"x": seq_num, **shown}
+    return {**head, "data": data, "timestamps": dict.fromkeys(data, 1.0), "filled": {}}
 
 
 def the_recovery(root: Path, salvage: Salvage = "beside") -> Recovery:
@@ -144,6 +159,44 @@ def test_frames_of_an_unfinished_volume_become_an_event_that_is_not_good_where_t
         stream["cam"].volume(2)
     assert [row.good for row in Catalog(root).volumes(embryo="e1", include_bad=True)].count(False) == 2
     assert len(Catalog(root).volumes(embryo="e1")) == 4
+
+
+def test_what_no_event_names_is_left_beside_with_the_frames_that_came(root: Path) -> None:
+    folder = interrupted(root, keys=("cam", "other"))
+    assert the_run(root).left_beside == ()
+    recover(root)
+    why = "the run was interrupted before a document named it"
+    assert the_run(root).left_beside == tuple(
+        LeftBeside(key, 2, folder / key / "000002.ome.tif", 3, 4, why) for key in ("cam", "other")
+    )
+    discard(root, -1)
+    assert the_run(root).left_beside == ()
+
+
+E1, E2 = {"embryo": "e1", "timepoint": 3}, {"embryo": "e2", "timepoint": 3}
+
+
+@pytest.mark.parametrize(
+    ("start", "shown", "known"),
+    [
+        ({"embryo": "e9"}, [{}, {}], {"embryo": "e9"}),
+        ({"embryo": "e1"}, [E1, E1], {"embryo": "e1"}),
+        ({"embryo": "e1"}, [E1, E2], {}),
+        ({}, [E1, E1], {}),
+        ({"embryo": "e1", "timepoint": 3}, [E1, E1], {"embryo": "e1", "timepoint": 3}),
+        ({"embryo": None, "position": [1, 2]}, [{}, {}], {}),
+    ],
+    ids=str,
+)
+def test_a_salvaged_event_says_what_its_run_and_its_volume_say_and_nothing_else(
+    root: Path, start: dict[str, Any], shown: list[dict[str, Any]], known: dict[str, Any]
+) -> None:
+    """An embryo of which other events speak may not be the one that was being taken."""
+    interrupted(root, start=start, shown=shown)
+    recover(root, salvage="event")
+    run = the_run(root)
+    hold_together(list(run.documents()))
+    assert run["primary"].rows[-1].data == {"good": False, "cam_frames": 3, "channel": "488", **known}
 
 
 def test_a_volume_that_was_whole_and_named_by_no_document_is_told_of(root: Path) -> None:
@@ -348,7 +401,7 @@ def test_a_writer_recovers_at_its_first_run_and_says_what_it_did(
         writer("stop", {"uid": "s", "time": 1_795_433_501.0, "run_start": "next", "exit_status": "success"})
     (message,) = [record.getMessage() for record in caplog.records]
     assert "Run run in" in message
-    assert "2 events are kept" in message
+    assert "Events kept: 2. cam/000002.ome.tif holds 3 of 4 frames. Events added that name them" in message
     assert [act["act"] for act in read_audit(root)] == ["recovered"]
 
 

@@ -31,7 +31,10 @@ def recover(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Close the runs whose writer is gone, and finish what retention had begun; what is alive is left alone."""
+    """Close the runs whose writer is gone, and finish what retention had begun; what is alive is left alone.
+
+    A run that is closed stays as it is: frames that were left beside its events get no event afterwards.
+    """
     from gently_bluesky.keep.acts import finish_interrupted  # noqa: PLC0415
     from gently_bluesky.write.recovery import LeftAlone  # noqa: PLC0415 - event_model and more, which runs do not need
     from gently_bluesky.write.recovery import recover as recover_root  # noqa: PLC0415
@@ -110,8 +113,10 @@ def _print_report(report: Report) -> None:
         out.print(lines)
         if len(findings) > _SHOWN:
             out.print(f"  and {len(findings) - _SHOWN} more; --json gives all.", highlight=False)
-    read = f"{report.bytes_read / 1e6:,.0f} MB of them read now" if report.bytes_read else "all compared before"
     looked = f"{counted(report.runs, 'run')}, {counted(report.files, 'file')}, {report.bytes / 1e6:,.0f} MB"
+    if report.bytes:
+        read = f"{report.bytes_read / 1e6:,.0f} MB of them read now" if report.bytes_read else "compared before"
+        looked = f"{looked}, {read}"
     said = ", ".join(counted(report.counts.get(kind, 0), kind) for kind in _COLORS)
-    out.print(f"{looked}, {read}, in {report.seconds:.1f} s.", highlight=False, soft_wrap=True)
+    out.print(f"{looked}, in {report.seconds:.1f} s.", highlight=False, soft_wrap=True)
     out.print(f"[bold]{said}.[/bold]", highlight=False)

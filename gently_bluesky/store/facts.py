@@ -98,8 +98,8 @@ class Found:
         not say.
     run_uid, resource_uid, data_key, index
         Where it belongs; None where the format does not say.
-    voxel_size_um
-        Along (z, y, x), as far as it is said.
+    voxel_size_um, channel
+        Along (z, y, x), and what it shows, as far as that is said.
     """
 
     format: str
@@ -113,6 +113,7 @@ class Found:
     voxel_size_um: tuple[float, ...] = ()
     times_xxh3_64: str | None = None
     """Of the table of frame times; None where the format does not say."""
+    channel: str | None = None
 
     @property
     def frames(self) -> int | None:

@@ -195,6 +195,7 @@ def describes(xml: bytes) -> Found:
     except ET.ParseError as error:
         raise ValueError(f"no XML: {error}") from error
     pixels = root.find(f".//{{{_NAMESPACE}}}Pixels")
+    channel = root.find(f".//{{{_NAMESPACE}}}Channel")
     box = root.find(f".//{{{_NAMESPACE}}}MapAnnotation[@Namespace='{_HOME}']")
     if pixels is None or box is None:
         raise ValueError("its OME-XML does not say where it belongs")
@@ -217,6 +218,7 @@ def describes(xml: bytes) -> Found:
                 if axis != "Z" or pixels.get("PhysicalSizeZ")
             ),
             times_xxh3_64=home.get("frame_times_xxh3_64"),
+            channel=None if channel is None else channel.get("Name"),
         )
     except (KeyError, ValueError) as error:
         raise ValueError(f"its OME-XML lacks or garbles {error}") from error

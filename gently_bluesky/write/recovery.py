@@ -61,18 +61,18 @@ class Recovery:
     set_aside: str = ""
 
     def __str__(self) -> str:
-        parts = [f"{self.events} events are kept"]
+        parts = [f"Run {self.uid} in {self.folder} was interrupted and is closed", f"Events kept: {self.events}"]
         parts += [
             f"{path} holds {'an unknown number' if came is None else came} of {planes} frames"
             for path, came, planes in self.unfinished
         ]
         if self.salvaged:
-            parts.append(f"{self.salvaged} events that are marked as not good name them")
+            parts.append(f"Events added that name them, marked as not good: {self.salvaged}")
         if self.torn_bytes:
-            parts.append(f"{self.torn_bytes} bytes of a half-written line were cut off")
+            parts.append(f"Bytes of a half-written line that were cut off: {self.torn_bytes}")
         if self.set_aside:
-            parts.append(f"what follows a damaged line is in {self.set_aside}")
-        return f"Run {self.uid} in {self.folder} was interrupted and is closed: {'; '.join(parts)}."
+            parts.append(f"What follows a damaged line is in {self.set_aside}")
+        return ". ".join(parts) + "."
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,8 @@ def recover(
         A root.
     salvage
         What becomes of the frames of a volume that was not finished. "beside": its file stays where it is, and
-        the manifest says what it holds. "event": besides, an event is added that names it, marked as not good.
+        the manifest says what it holds. "event": besides, an event is added that names it, marked as not good. A
+        run that is closed gets none any more: documents are never changed.
     hosts
         Other machines that are known to be off: their runs, too.
 

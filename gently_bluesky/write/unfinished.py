@@ -19,11 +19,12 @@ from gently_bluesky.store.facts import Found
 from gently_bluesky.store.formats import STORE, examine, hash_of, stored_in
 from gently_bluesky.store.journal import Pair
 from gently_bluesky.store.manifest import ManifestEntry, read_entries
-from gently_bluesky.store.streams import RunTable, StreamTable
+from gently_bluesky.store.streams import Doc, RunTable, StreamTable
 
 log = logging.getLogger(__name__)
 
 _INDEX = re.compile(r"\d{6,9}\.")  # as files are named here: strangers are not ours to enter
+_DTYPES: Mapping[type, str] = {str: "string", int: "integer", float: "number"}
 _INTERRUPTED = "the run was interrupted before a document named it"
 
 
@@ -35,6 +36,7 @@ class Unfinished:
     frames: int | None
     planes: int
     last_seen: float
+    channel: str | None = None
 
 
 def give_back_space(path: Path) -> None:
@@ -70,7 +72,7 @@ def find_unfinished(path: Path, table: RunTable) -> Iterator[Unfinished]:
             continue
         now = time.time()  # a bit that flipped in the table of times is no time
         times = [moment for moment in found.times or () if 0 < moment <= now]
-        yield Unfinished(entry, found.frames, found.geometry.planes, max(times, default=0.0))
+        yield Unfinished(entry, found.frames, found.geometry.planes, max(times, default=0.0), found.channel)
 
 
 def _is_last(entry: ManifestEntry, named: Mapping[str, int]) -> bool:
@@ -139,10 +141,23 @@ def _stream_of(table: RunTable, entry: ManifestEntry) -> StreamTable | None:
     return None
 
 
+def _shown(start: Doc, stream: StreamTable, group: Collection[Unfinished]) -> Doc:
+    """Give what is known of what volumes show: the start's word, if no event of theirs differs, and their own."""
+    said = {
+        key: start[key]
+        for key in ("embryo", "timepoint", "position", "channel")
+        if key in start and all(row.data.get(key, start[key]) == start[key] for row in stream.rows())
+    }
+    channels = {each.channel for each in group}
+    said |= {"channel": channels.pop()} if len(channels) == 1 else {}
+    return {key: value for key, value in said.items() if type(value) in _DTYPES}
+
+
 def _event_of(table: RunTable, stream: StreamTable, group: Collection[Unfinished]) -> Iterator[Pair]:
     assert table.start is not None
     seq_num = max(row.seq_num for row in stream.rows()) + 1
     counts = {f"{each.entry.data_key}_frames": each.frames for each in group}
+    shown = _shown(table.start, stream, group)
     source = {"source": "gently_bluesky:recovery", "shape": []}
     moment = max(each.last_seen for each in group)
     descriptor = {
@@ -153,7 +168,7 @@ def _event_of(table: RunTable, stream: StreamTable, group: Collection[Unfinished
         "data_keys": {
             **{each.entry.data_key: stream.data_keys[each.entry.data_key] for each in group},
             "good": {**source, "dtype": "boolean"},
-            **{key: {**source, "dtype": "integer"} for key in counts},
+            **{key: {**source, "dtype": _DTYPES[type(value)]} for key, value in {**shown, **counts}.items()},
         },
         "configuration": {},
         "object_keys": {},
@@ -170,7 +185,7 @@ def _event_of(table: RunTable, stream: StreamTable, group: Collection[Unfinished
             "seq_nums": {"start": seq_num, "stop": seq_num + 1},
         }
         yield "stream_datum", datum
-    said = {"good": False, **counts}
+    said = {"good": False, **shown, **counts}
     event = {
         "uid": str(uuid.uuid4()),
         "descriptor": descriptor["uid"],
