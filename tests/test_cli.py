@@ -15,8 +15,9 @@ import tifffile
 from bluesky import Msg
 
 from gently_bluesky import Catalog, FileWriter, __version__
+from gently_bluesky.read.replay import FAILED
 from gently_bluesky.read.run import Run
-from tests.data_rig import Camera, inline, record, start_doc, stop_doc
+from tests.data_rig import Camera, feed, inline, record, start_doc, stop_doc
 from tests.test_recovery import interrupted
 
 REPOSITORY = Path(__file__).parent.parent
@@ -111,7 +112,7 @@ def test_show_tells_every_stream_in_80_columns(three_streams: Run, root: Path) -
             "embryo, good, cam_number, x_um",
         ],
         ["baseline  1 event", "temperature_c"],
-        ["1 file that no event names, 0.0 MB"],
+        ["1 volume that no event names", "cam_image/000003.ome.tif  volume 3  4 of 4 frames"],
     ]
     assert f"folder    {three_streams.folder}\n" in f"{head}\n"  # in one line, however long: to be copied
     assert all(len(line) <= 80 for line in shown.split("\n") if not line.startswith("folder"))
@@ -147,7 +148,9 @@ def test_the_program_says_its_version() -> None:
 
 
 def test_a_question_that_no_run_answers_is_told_what_there_is(demo_root: Path) -> None:
-    assert "sessions: demo-" in gently("runs", "--root", demo_root, "--session", "nope").stdout
+    told = gently("runs", "--root", demo_root, "--session", "nope").stdout
+    assert "No such runs among " in told
+    assert ": session 'nope' is not there; available: 'demo-" in told
     told = gently("runs", "--root", demo_root, "--embryo", "nope").stdout
     assert "embryo 'nope' is not there; available: 'embryo_1', 'embryo_2', 'embryo_3'." in told
 
@@ -161,6 +164,44 @@ def test_replay_gives_documents_a_table_or_another_root(demo_root: Path, tmp_pat
     copy = Catalog(tmp_path / "copy")[run.uid]
     assert str(tmp_path) in str(copy.folder)
     assert np.array_equal(copy["primary"]["spim_b"][:], run["primary"]["spim_b"][:])
+
+
+def test_a_replay_that_cannot_fill_leaves_nothing_and_one_that_broke_off_is_tried_again(
+    three_streams: Run, root: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    again = ("replay", "-1", "--root", root, "--into", copy, "--fill")
+    gone = three_streams.folder / "cam_image" / "000001.ome.tif"
+    gone.rename(tmp_path / gone.name)
+    result = gently(*again)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "Volume 1 of 'cam_image'" in result.stderr
+    assert not copy.exists()
+    (tmp_path / gone.name).rename(gone)
+    feed(copy, [*list(three_streams.documents())[:4], ("stop", stop_doc(three_streams.uid) | {"reason": FAILED})])
+    result = gently(*again)
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert "a copy that broke off (the replay failed)" in result.stderr
+    result = gently(*again, "--again")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert f"The copy that broke off is now in {copy / 'aside' / three_streams.folder.name}." in result.stdout
+    assert gently("verify", "--root", copy).returncode == 0
+    assert np.array_equal(Catalog(copy)[-1]["primary"]["cam_image"][:], three_streams["primary"]["cam_image"][:])
+    assert gently("replay", "-1", "--root", root, "--again").returncode == 2
+
+
+def test_runs_counts_what_was_removed_and_shows_and_finds_tags(three_streams: Run, root: Path) -> None:
+    three_streams.tag("figure 2", "blue", by="ann")
+    (three_streams.folder / "cam_image" / "000001.ome.tif").unlink()
+    lines = gently("runs", "--root", root, "--tag", "blue").stdout.splitlines()
+    assert lines[0].split() == ["scan", "uid", "started", "plan", "session", "ended", "volumes", "tags"]
+    assert lines[1].rstrip().endswith(" success 3, 1 removed blue, figure 2")
+    (line,) = gently("runs", "--root", root, "--json").stdout.splitlines()
+    assert json.loads(line)["tags"] == ["blue", "figure 2"]
+    assert (
+        "tag 'red' is not there; available: 'blue', 'figure 2'"
+        in gently("runs", "--root", root, "--tag", "red").stdout
+    )
 
 
 @pytest.mark.parametrize(
@@ -219,6 +260,23 @@ def test_recover_closes_what_was_interrupted_and_says_so(root: Path) -> None:
     shown = gently("show", "-1", "--root", root).stdout
     assert "abort" in shown
     assert "interrupted" in shown
+    assert "get no event afterwards" in " ".join(gently("recover", "--help").stdout.split())
+
+
+def test_show_names_what_was_left_beside_with_its_frames(root: Path) -> None:
+    interrupted(root)
+    gently("recover", "--root", root)
+    assert (
+        "1 volume that no event names\n  cam/000002.ome.tif  volume 2  3 of 4 frames  the run was interrupted"
+        in gently("show", "--root", root).stdout
+    )
+    (left,) = json.loads(gently("show", "--root", root, "--json").stdout)["left_beside"]
+    assert (left["frames"], left["planes"], Path(left["path"]).name) == (3, 4, "000002.ome.tif")
+
+
+def test_verify_of_a_root_without_files_does_not_say_that_any_were_compared(root: Path) -> None:
+    feed(root, [("start", start_doc(uid="run")), ("stop", stop_doc("run"))])
+    assert "1 run, 0 files, 0 MB, in " in gently("verify", "--root", root).stdout
 
 
 def test_recover_says_of_a_run_that_is_written_that_it_was_left_alone(root: Path) -> None:

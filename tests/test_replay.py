@@ -16,8 +16,11 @@ from bluesky.utils import RunEngineInterrupted
 from ophyd.sim import det, motor
 
 from gently_bluesky import Catalog, FileWriter, replay
-from gently_bluesky.errors import RunExistsError, UnfillableError
+from gently_bluesky.errors import RunExistsError, UnfillableError, VolumeMissingError
+from gently_bluesky.keep.aside import make_way
 from gently_bluesky.read.run import Run
+from gently_bluesky.store.audit import read_audit
+from gently_bluesky.write.recovery import recover
 from tests.data_rig import (
     SHAPE,
     Camera,
@@ -87,6 +90,7 @@ def test_a_second_writer_journals_the_same_documents_and_reads_the_same_pixels(r
     second = into(run, tmp_path / "second")
     assert journal(second.folder) == journal(run.folder)
     assert {entry["state"] for entry in manifest(second.folder)} == {"foreign"}
+    assert second["primary"].images("cam_image").stored.all()
     hold_equal_pixels(run, second)
     assert second["primary"].images("cam_image").shape == run["primary"].images("cam_image").shape
     assert second["primary"].images("cam_image").dtype == np.uint16
@@ -309,3 +313,66 @@ def test_a_replay_that_fails_leaves_a_copy_that_says_so(run: Run, tmp_path: Path
     assert stop is not None
     assert (stop["exit_status"], stop["reason"]) == ("fail", "the replay failed: OSError('the cable')")
     assert told[-1][1]["reason"] == stop["reason"]
+
+
+# --- a copy that broke off ----------------------------------------------------------------------------------
+
+
+def test_a_run_that_lost_a_volume_is_not_filled_and_nothing_of_it_is_sent(run: Run, tmp_path: Path) -> None:
+    assert run.check_fillable() == sum(entry["bytes"] for entry in manifest(run.folder))
+    (run.folder / "cam_image" / "000002.ome.tif").unlink()
+    run = Catalog(run.folder.parents[4])[-1]
+    with FileWriter(tmp_path / "copy") as copy, pytest.raises(VolumeMissingError, match="Volume 2 of 'cam_image'"):
+        replay(run, copy, lambda name, doc: pytest.fail(f"{name} was sent"), fill=True)
+    assert len(Catalog(tmp_path / "copy")) == 0, "and so nothing stands in the way of the next try"
+
+
+def breaking_off(run: Run) -> Iterator[tuple[str, Any]]:
+    """The documents of a run, up to a cable that is pulled."""
+    yield from list(run.documents())[:-2]
+    raise OSError("the cable")
+
+
+def test_a_copy_that_broke_off_is_put_aside_if_that_is_said_and_the_run_stored_anew(
+    run: Run, tmp_path: Path
+) -> None:
+    root = tmp_path / "copy"
+    with FileWriter(root) as copy:
+        for number in (1, 2):
+            with pytest.raises(OSError, match="the cable"):
+                replay(breaking_off(run), copy)
+            stub = newest(root).folder
+            with pytest.raises(
+                RunExistsError, match=r"a copy that broke off \(the replay failed: OSError.* --again"
+            ):
+                make_way(root, run)
+            before = (stub / "journal.jsonl").read_bytes()
+            aside = make_way(root, run, put_aside=True)
+            assert aside == root / "aside" / (stub.name + ("" if number == 1 else "+2"))
+            assert (aside / "journal.jsonl").read_bytes() == before
+            assert not stub.exists()
+        assert make_way(root, run, put_aside=True) is None
+        replay(run, copy, fill=True)
+    hold_equal_pixels(run, newest(root))
+    assert [act["act"] for act in read_audit(root)] == ["put aside"] * 2
+
+
+def test_a_copy_that_was_killed_makes_way_for_a_run_that_has_its_end(run: Run, tmp_path: Path) -> None:
+    root = tmp_path / "copy"
+    feed(root, list(run.documents())[:4])
+    assert newest(root).is_open
+    recover(root)
+    with pytest.raises(RunExistsError, match=r"a copy that broke off \(interrupted: the process"):
+        make_way(root, run)
+    assert make_way(root, run, put_aside=True) is not None
+    hold_equal_pixels(run, into(run, root, fill=True))
+
+
+def test_no_run_makes_way_for_one_that_is_no_more_than_itself(run: Run, root: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    with FileWriter(copy) as writer, pytest.raises(OSError, match="the cable"):
+        replay(breaking_off(run), writer)
+    for source, there in [(run, root), (newest(copy), copy), (newest(copy), root)]:
+        assert make_way(there, source, put_aside=True) is None
+        with FileWriter(there) as writer, pytest.raises(RunExistsError, match="is in this root already"):
+            replay(source, writer)

@@ -1,17 +1,22 @@
 """``gently-bluesky runs | show | replay``: what there is, for people and, with ``--json``, for programs."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from gently_bluesky import Catalog, FileWriter, replay
 from gently_bluesky.cli.app import DEFAULT_ROOT, AsJson, Root, app, out
-from gently_bluesky.cli.shown import clock, number_of_volumes, print_json, print_run, without_stop
+from gently_bluesky.cli.shown import clock, counted_volumes, print_json, print_run, without_stop
 from gently_bluesky.errors import MissingExtraError
+from gently_bluesky.keep.aside import make_way
+from gently_bluesky.keep.holdings import tags_of
 from gently_bluesky.read.run import Run
 from gently_bluesky.store.manifest import read_entries
+from gently_bluesky.write.space import Reserve
 
 _WITH_MINUS = {"ignore_unknown_options": True}  # -1 is a run, not an option
 
@@ -25,45 +30,47 @@ def runs(
     embryo: Annotated[str | None, typer.Option(help="Only with volumes of this embryo.")] = None,
     since: Annotated[str | None, typer.Option(help="Started then or later, e.g. 2026-11-23T18:00.")] = None,
     until: Annotated[str | None, typer.Option(help="Started then or earlier.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Only with this tag.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List runs, newest first."""
     catalog = Catalog(root)
-    wanted: dict[str, Any] = {} if session is None else {"session": session}
-    if embryo is not None:
-        wanted["embryo"] = embryo
-    found = catalog.search(plan_name=plan, since=since, until=until, **wanted)
-    if not found and not as_json:
-        why = catalog.volumes(since=since, until=until, include_bad=True, **wanted).why_none if embryo else ""
-        sessions = ", ".join(known.name for known in catalog.sessions()) or "none"
-        out.print(
-            f"No such runs among {len(catalog)} in {catalog.root}; {why or f'sessions: {sessions}'}.",
-            highlight=False,
-            soft_wrap=True,
-        )
-        return
+    asked = {"session": session, "embryo": embryo}
+    wanted: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
+    found = catalog.search(plan_name=plan, since=since, until=until, tag=tag, **wanted)
     if as_json:
         for run in found[:limit]:
-            print_json({"start": run.start, "stop": run.stop, "folder": str(run.folder)})
+            print_json({"start": run.start, "stop": run.stop, "folder": str(run.folder), "tags": _tags(run)})
+        return
+    if not found:
+        text = f"No such runs among {len(catalog)} in {catalog.root}: {found.why_none}."
+        out.print(text, highlight=False, markup=False, soft_wrap=True)
         return
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for heading in ("scan", "uid", "started"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("plan", "session", "ended", "volumes"):
+    for heading in ("plan", "session", "ended", "volumes", "tags"):
         table.add_column(heading, overflow="fold")
     for run in found[:limit]:
-        table.add_row(
+        line = (
             str(run.start.get("scan_id", "")),
             run.uid[:8],
             clock(run.start["time"])[:-3],
             str(run.start.get("plan_name", "")),
             str(run.start.get("session", "")),
             run.exit_status or without_stop(run).split()[0],
-            "damaged" if run.damage else str(number_of_volumes(run)),
+            "damaged" if run.damage else counted_volumes(run),
+            ", ".join(_tags(run) or ()),
         )
-    out.print(table)
+        table.add_row(*map(escape, line))
+    out.print(table, highlight=False)
     if len(found) > limit:
         out.print(f"{len(found) - limit} more; --limit {len(found)} shows all.")
+
+
+def _tags(run: Run) -> list[str] | None:
+    tags = tags_of(run.folder)
+    return None if tags is None else sorted(tags)
 
 
 @app.command(context_settings=_WITH_MINUS)
@@ -87,7 +94,8 @@ def show(
     }
     shown = {"folder": str(found.folder), "start": found.start, "stop": found.stop, "damage": found.damage}
     files = [entry.line() for entry in read_entries(found.folder)]
-    print_json(shown | {"streams": streams, "files": files})
+    beside = [asdict(each) | {"path": str(each.path)} for each in found.left_beside]
+    print_json(shown | {"tags": _tags(found), "streams": streams, "files": files, "left_beside": beside})
 
 
 @app.command("replay", context_settings=_WITH_MINUS)
@@ -98,16 +106,20 @@ def replay_command(
     fill: Annotated[
         bool, typer.Option(help="With --into: store the pixels again, not only the documents.")
     ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="With --into: put a copy aside that broke off there, into aside/.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Send a run's documents through a table, into another root, or to standard output as JSON lines."""
-    if (fill and into is None) or (as_json and into is not None):
-        raise typer.BadParameter("--fill goes with --into; --json does not.")
+    """Send a run's documents through a table, into another root, or to standard output as JSON lines.
+
+    With --fill it is looked before whether every volume can be read, and whether there is room for them.
+    """
+    if ((fill or again) and into is None) or (as_json and into is not None):
+        raise typer.BadParameter("--fill and --again go with --into; --json does not.")
     found = find(Catalog(root), run)
     if into is not None:
-        with FileWriter(into) as writer:
-            replay(found, writer, fill=fill)
-        out.print(f"Run {found.uid} is now in {writer.root}, too.", highlight=False, soft_wrap=True)
+        _store_again(found, into, fill=fill, again=again)
     elif as_json:
         replay(found, lambda name, doc: print_json({"name": name, "doc": doc}))
     else:
@@ -121,6 +133,17 @@ def replay_command(
         best_effort = BestEffortCallback()
         best_effort.disable_plots()
         replay(found, best_effort)
+
+
+def _store_again(run: Run, into: Path, *, fill: bool, again: bool) -> None:
+    pixel_bytes = run.check_fillable() if fill else 0
+    with FileWriter(into) as writer:
+        if pixel_bytes:
+            Reserve(writer.root, writer.reserve_bytes).check(writer.root / f"run {run.uid}", pixel_bytes)
+        if (aside := make_way(writer.root, run, put_aside=again)) is not None:
+            out.print(f"The copy that broke off is now in {aside}.", highlight=False, markup=False, soft_wrap=True)
+        replay(run, writer, fill=fill)
+        out.print(f"Run {run.uid} is now in {writer.root}, too.", highlight=False, markup=False, soft_wrap=True)
 
 
 def find(catalog: Catalog, key: str) -> Run:

@@ -3,7 +3,7 @@
 import datetime
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,9 +56,7 @@ def print_run(run: Run) -> None:
     entries = {VolumeRef(entry.resource, entry.index or 0): entry for entry in stored}
     for name in run:
         _print_stream(run[name], entries)
-    named = {ref for name, key in _images(run) for ref in _volumes(run[name], key)}
-    if loose := [entry for ref, entry in entries.items() if ref not in named and entry.state != "removed"]:
-        out.print(f"\n{counted(len(loose), 'file')} that no event names, {_megabytes(loose)}", highlight=False)
+    _print_beside(run)
 
 
 def _tags(run: Run) -> str:
@@ -73,6 +71,22 @@ def _print_removed(ways: Sequence[Removed]) -> None:
         out.print(
             f"[bold]removed[/bold]   {counted(count, 'volume')}: {escape(text)}", highlight=False, soft_wrap=True
         )
+
+
+def _print_beside(run: Run) -> None:
+    beside = run.left_beside
+    if not beside:
+        return
+    out.print(f"\n{counted(len(beside), 'volume')} that no event names", highlight=False)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
+    for each in beside[:_NAMED]:
+        came = "?" if each.frames is None else each.frames
+        path = f"  {each.path.relative_to(run.folder).as_posix()}"
+        line = (path, f"volume {each.index}", f"{came} of {counted(each.planes, 'frame')}", each.reason)
+        table.add_row(*map(escape, line))
+    out.print(table, highlight=False)
+    if len(beside) > _NAMED:
+        out.print(f"  and {len(beside) - _NAMED} more: --json", highlight=False)
 
 
 def _print_stream(stream: Stream, entries: Mapping[VolumeRef, ManifestEntry]) -> None:
@@ -96,13 +110,12 @@ def _print_stream(stream: Stream, entries: Mapping[VolumeRef, ManifestEntry]) ->
         out.print(values, highlight=False, markup=False)
 
 
-def _images(run: Run) -> Iterator[tuple[str, str]]:
-    return ((name, key) for name in run for key in run[name].image_keys)
-
-
-def number_of_volumes(run: Run) -> int:
-    """Count the volumes that the events name."""
-    return sum(key in row.volumes or key in row.data for name, key in _images(run) for row in run[name].rows)
+def counted_volumes(run: Run) -> str:
+    """Count the volumes that the events name, and those of them that are not there any more: "12, 4 removed"."""
+    series = [(run[name], key) for name in run for key in run[name].image_keys]
+    named = sum(key in row.volumes or key in row.data for stream, key in series for row in stream.rows)
+    gone = named - sum(int(stream.images(key).stored.sum()) for stream, key in series)
+    return f"{named}, {gone} removed" if gone else str(named)
 
 
 def _volumes(stream: Stream, key: str) -> list[VolumeRef]:

@@ -10,6 +10,9 @@ from gently_bluesky.read.run import Run
 
 Callback = Callable[[str, dict[str, Any]], object]
 
+FAILED = "the replay failed"
+"""How the reason in the stop document of a copy begins that is none."""
+
 
 def replay(
     source: Run | Iterable[tuple[str, Mapping[str, Any]]], *callbacks: Callback, fill: bool = False
@@ -26,12 +29,15 @@ def replay(
         Of a run: events carry their arrays, and no stream documents are sent; a FileWriter then stores the
         pixels again, in its own format.
 
-    A replay that fails ends with a stop document that says so, to every callback.
+    A replay that fails ends with a stop document that says so, to every callback. Such a copy in another root
+    stands in the way of the next try; `keep.aside.make_way` puts it aside.
 
     Raises
     ------
     ValueError
         `fill` was asked for of pairs; whoever has the pairs has to fill them.
+    UnfillableError, VolumeMissingError, BadVolumeError
+        With `fill`: a volume cannot be had, as `Run.check_fillable` says. No document was sent.
     """
     if isinstance(source, Run):
         pairs: Iterable[tuple[str, Mapping[str, Any]]] = source.documents(fill=fill)
@@ -56,4 +62,4 @@ def _close(run: str, error: BaseException, callbacks: Iterable[Callback]) -> Non
     stop = {"uid": str(uuid.uuid4()), "time": time.time(), "run_start": run, "exit_status": "fail"}
     for callback in callbacks:
         with contextlib.suppress(Exception):  # what failed before is what its caller hears of
-            callback("stop", {**stop, "reason": f"the replay failed: {error!r}", "num_events": {}})
+            callback("stop", {**stop, "reason": f"{FAILED}: {error!r}", "num_events": {}})

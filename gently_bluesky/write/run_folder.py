@@ -179,7 +179,7 @@ def _create(parent: Path, start: Mapping[str, Any]) -> Path:
             if other is not None and other["uid"] == start["uid"]:
                 raise RunExistsError(
                     f"Run {start['uid']} is in this root already, in {folder}. Nothing was changed. "
-                    "Replay it into another root."
+                    "Replay it into another root; a copy that broke off is put aside by `replay --again`."
                 ) from None
             number += 1
             continue
