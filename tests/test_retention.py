@@ -27,6 +27,7 @@ from gently_bluesky.keep.retention import Plan, apply, plan_retention
 from gently_bluesky.keep.stored import StoredFiles
 from gently_bluesky.store.audit import read_audit
 from gently_bluesky.store.manifest import read_entries
+from gently_bluesky.store.removed import day
 from gently_bluesky.write.run_folder import held
 from tests.data_rig import SHAPE, feed, inline, record, run_folder, start_doc, stop_doc, volume
 from tests.retention_rig import (
@@ -637,6 +638,19 @@ def test_a_run_that_is_tagged_keep_while_it_is_in_the_trash_is_not_deleted(root:
     assert len(restore(root, -1).paths) == 1
 
 
+def test_a_run_in_the_trash_that_a_rule_keeps_by_its_tag_is_not_deleted(root: Path) -> None:
+    run = timelapse(root, 1)
+    text = EVERYTHING + '[[keep]]\nname = "figures"\ntagged = "figure*"'
+    apply(planned(root, text))
+    run.tag("figure 2b", by="ann")
+    again = planned(root, text, days=100)
+    assert (again.trash[0].held, again.expired) == ("rule 'figures' keeps it", ())
+    assert apply(again, now=again.now).deleted == ()
+    run.untag("figure 2b", by="ann")
+    last = planned(root, text, days=100)
+    assert len(apply(last, now=last.now).deleted) == 1
+
+
 def test_a_trash_that_somebody_emptied_by_hand_is_no_error(root: Path) -> None:
     run = timelapse(root, 2)
     apply(planned(root))
@@ -796,13 +810,13 @@ def test_a_run_is_discarded_whole_by_the_name_of_who_did_it(root: Path) -> None:
 
 def test_what_is_discarded_twice_is_told_where_it_is_since_when_and_until_when(root: Path) -> None:
     run = timelapse(root)
-    discard(root, -1, now=1_795_433_400.0, grace_days=2)
+    moment = ended(run) + 1.0
+    discard(root, -1, now=moment, grace_days=2)
     before = files(root)
     again = discard(root, -1)
     assert (again.paths, again.left) == ((), {})
-    assert again.why_none == (
-        "nothing is left to discard: 3 files in the trash, since 2026-11-23 and until 2026-11-25"
-    )
+    since, until = day(moment), day(moment + 2 * 86_400)
+    assert again.why_none == f"nothing is left to discard: 3 files in the trash, since {since} and until {until}"
     assert files(root) == before
     apply(planned(root, "", days=10**4), now=days_later(run, 10**4))
     assert discard(root, -1).why_none.startswith(

@@ -222,7 +222,7 @@ _Row = tuple[Holding, StoredVolume, VolumeRow]
 
 def _named_volumes(rule: KeepRule, holdings: Sequence[Holding]) -> Iterator[_Row]:
     for holding in holdings:
-        if not rule.fits_run(holding.start) or not _is_run_meant(rule, holding):
+        if not rule.fits_run(holding.start) or not is_run_meant(rule, holding):
             continue
         for form in holding.forms:
             for volume in form.volumes:
@@ -231,7 +231,8 @@ def _named_volumes(rule: KeepRule, holdings: Sequence[Holding]) -> Iterator[_Row
                         yield holding, volume, row
 
 
-def _is_run_meant(rule: KeepRule, holding: Holding) -> bool:
+def is_run_meant(rule: KeepRule, holding: Holding) -> bool:
+    """Whether a run is one that a rule keeps, by its tags and its children."""
     if rule.with_children and not holding.children:
         return False
     return rule.tagged is None or any(rule.fits_tag(tag) for tag in holding.tags or ())

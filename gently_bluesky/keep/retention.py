@@ -16,9 +16,9 @@ from typing import Any
 
 from gently_bluesky.errors import JournalError, RunLockedError, RunNotFoundError
 from gently_bluesky.keep.acts import finish_interrupted
-from gently_bluesky.keep.choice import DAY_S, Effect, Key, age_s, choose
+from gently_bluesky.keep.choice import DAY_S, Effect, Key, age_s, choose, is_run_meant
 from gently_bluesky.keep.holdings import Holding, StoredForm, Unreadable, children_of, held_by_tags, read_holdings
-from gently_bluesky.keep.policy import Policy
+from gently_bluesky.keep.policy import KeepRule, Policy
 from gently_bluesky.keep.stored import StoredFiles
 from gently_bluesky.keep.trash import Deleted, Named, delete_expired, into_trash
 from gently_bluesky.store.disk import free_bytes
@@ -168,7 +168,7 @@ def plan_retention(
     root, _ = open_root(Path(root))
     moment = time.time() if now is None else now
     holdings, unreadable = read_holdings(root, partial(_is_measured, policy))
-    trash = tuple(_in_trash(holdings))
+    trash = tuple(_in_trash(holdings, policy.keep))
     choice = choose(policy, holdings, now=moment, free_bytes=free(root) + sum(each.bytes for each in trash))
     stored = {(holding.folder, form.path): (holding, form) for holding in holdings for form in holding.forms}
     removals = tuple(
@@ -218,7 +218,7 @@ def _whose(holding: Holding) -> dict[str, Any]:
     return {"run": holding.uid, "scan_id": holding.start.get("scan_id"), "folder": holding.folder, **said}
 
 
-def _in_trash(holdings: Sequence[Holding]) -> list[InTrash]:
+def _in_trash(holdings: Sequence[Holding], keep: Sequence[KeepRule]) -> list[InTrash]:
     return [
         InTrash(
             **_whose(holding),
@@ -229,11 +229,17 @@ def _in_trash(holdings: Sequence[Holding]) -> list[InTrash]:
             by=each.how.by,
             time=each.how.time,
             until=each.how.until,
-            held=held_by_tags(holding.tags),
+            held=held_by_tags(holding.tags) or _held_by_rule(holding, keep),
         )
         for holding in holdings
         for each in holding.trashed
     ]
+
+
+def _held_by_rule(holding: Holding, keep: Sequence[KeepRule]) -> str:
+    """Give the rule that keeps a run by its tags: one that was tagged while it was in the trash is not deleted."""
+    rules = (rule for rule in keep if rule.tagged is not None and rule.fits_run(holding.start))
+    return next((f"rule {rule.name!r} keeps it" for rule in rules if is_run_meant(rule, holding)), "")
 
 
 def apply(plan: Plan, *, by: str | None = None, now: float | None = None) -> Applied:
@@ -282,7 +288,9 @@ def apply(plan: Plan, *, by: str | None = None, now: float | None = None) -> App
         removed += [each for each in removals if each.path not in refused]
         kept += [_not_removed(each, refused[each.path]) for each in removals if each.path in refused]
     folders = dict.fromkeys([*(each.folder for each in plan.trash), *(each.folder for each in removed)])
-    return Applied(tuple(removed), tuple(kept), tuple(_deleted(plan.root, folders, moment)))
+    spared = {each.folder for each in plan.trash if each.held}
+    deleted = _deleted(plan.root, [folder for folder in folders if folder not in spared], moment, plan.now)
+    return Applied(tuple(removed), tuple(kept), tuple(deleted))
 
 
 def _not_removed(removal: Removal, why: str) -> Kept:
@@ -291,7 +299,7 @@ def _not_removed(removal: Removal, why: str) -> Kept:
     return Kept(**said, why=why)
 
 
-def _deleted(root: Path, folders: Iterable[str], now: float) -> Iterator[Deleted]:
+def _deleted(root: Path, folders: Iterable[str], now: float, planned: float) -> Iterator[Deleted]:
     for folder in folders:
         with contextlib.suppress(RunLockedError, RunNotFoundError, JournalError):  # another time
-            yield from delete_expired(root, folder, now=now)
+            yield from delete_expired(root, folder, now=now, planned=planned)

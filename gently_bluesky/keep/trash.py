@@ -268,11 +268,14 @@ def _rotten(root: Path, folder: Path, copies: Mapping[str, Path | None]) -> dict
     return why
 
 
-def delete_expired(root: Path, folder: str, *, now: float) -> list[Deleted]:
-    """Delete for good what of a run is in the trash for longer than its grace; none of it if it is tagged keep."""
+def delete_expired(root: Path, folder: str, *, now: float, planned: float | None = None) -> list[Deleted]:
+    """Delete for good what of a run is in the trash for longer than its grace.
+
+    None of it if the run is tagged keep, or was tagged or noted since `planned`.
+    """
     path = root / folder
     with held(path):
-        if held_by_tags(tags_of(path)):
+        if held_by_tags(tags_of(path)) or _tagged_since(path, planned):
             return []
         expired = {
             name: (how, copy, entries)
