@@ -42,6 +42,13 @@ settings.register_profile("here", deadline=None, database=None, derandomize=bool
 settings.load_profile("here")
 
 
+def _is_theirs(process: psutil.Process) -> bool:
+    """Whether it is multiprocessing's own, which lives as long as this process."""
+    with contextlib.suppress(psutil.Error):
+        return "multiprocessing.resource_tracker" in " ".join(process.cmdline())
+    return False
+
+
 def _new_threads(before: set[threading.Thread]) -> list[threading.Thread]:
     return [
         thread
@@ -60,7 +67,11 @@ def leaving_nothing_behind(patience_s: float = _PATIENCE_S) -> Iterator[None]:
         thread.join(max(0.0, deadline - time.monotonic()))
     left = _new_threads(threads)
     assert not left, f"threads were left behind: {left}"
-    children = [child for child in psutil.Process().children(recursive=True) if child not in processes]
+    children = [
+        child
+        for child in psutil.Process().children(recursive=True)
+        if child not in processes and not _is_theirs(child)
+    ]
     _, alive = psutil.wait_procs(children, timeout=max(0.0, deadline - time.monotonic()))
     assert not alive, f"processes were left behind: {alive}"
 

@@ -193,6 +193,8 @@ class _Conversion:
                 digest.update(data)
                 file.write(plane, data, taken[plane], self._pool)
             file.complete(taken, None if event is None else event_facts(event), durable=True)
+        except EOFError as error:
+            raise ConversionError(f"{error} It was left alone.") from error
         finally:
             file.close()
         sync_folder(file.path.parent)
@@ -229,13 +231,14 @@ class _Conversion:
         row, key = self._rows.get(_ref(entry), (None, entry.data_key))
         said: dict[str, Any] = {} if row is None else dict(self._table.data_keys(row.descriptor)[key])
         event = {"data": {} if row is None else row.data}
+        found = examine(self._folder / entry.path, entry.index).metadata
         facts = VolumeFacts(
             run_uid=str(self._start["uid"]),
             resource_uid=entry.resource,
             data_key=entry.data_key,
             index=index,
             run=start_facts(self._start),
-            metadata=metadata_of(said, geometry.planes, event),
+            metadata={**found, **metadata_of(said, geometry.planes, event)},  # the documents are right
         )
         folder = self._folder / name
         folder.mkdir(exist_ok=True)

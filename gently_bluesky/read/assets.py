@@ -9,6 +9,7 @@ import os
 import weakref
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -38,6 +39,21 @@ _KEPT_MAPS = 16
 Python's mmap duplicates and of which a process has a thousand; on Windows it keeps the file from being removed."""
 
 
+_MapKey = tuple[VolumeRef, bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a volume is read from: the form it is stored in, the file or store, and its index there."""
+
+    format: str
+    path: Path
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.format}: volume {self.index} in {self.path}"
+
+
 class AssetReader:
     """Reads the volumes and assets that a run's documents name.
 
@@ -56,7 +72,7 @@ class AssetReader:
         self._table = table
         self._registry = registry
         self._forms: dict[VolumeRef, list[ManifestEntry]] = {}
-        self._maps: dict[VolumeRef, Pixels] = {}  # they go with the run, or when newer ones come
+        self._maps: dict[_MapKey, Pixels] = {}  # they go with the run, or when newer ones come
 
     def entry(self, ref: VolumeRef) -> ManifestEntry | None:
         """Give the manifest's entry of a volume of ours, in its best form; None for a foreign one."""
@@ -89,10 +105,11 @@ class AssetReader:
             raise VolumeMissingError(f"Stream resource {ref.resource} of run {self._uid}: {path} is not there.")
         return 0
 
-    def volume(self, ref: VolumeRef, data_key: Doc, *, partial: bool = False) -> Pixels:
+    def volume(self, ref: VolumeRef, data_key: Doc, *, partial: bool = False, across: bool = False) -> Pixels:
         """Give one volume: mapped read-only, or decoded when it is indexed, where that is possible.
 
-        With `partial`, one that was given up is given as it lies: frames that never came are zeros.
+        With `partial`, one that was given up is given as it lies: frames that never came are zeros. With `across`,
+        a form in chunks goes before one in planes.
 
         Raises
         ------
@@ -104,33 +121,46 @@ class AssetReader:
         UnfillableError
             It is foreign, and no handler for it is known.
         """
-        kept = self._maps.get(ref)
+        forms = self._forms_of(ref)
+        across = across and len(forms) > 1
+        kept = self._maps.get((ref, across))
         if kept is not None:
             return kept
-        forms = self._forms_of(ref)
         if partial and forms and as_before(forms[0]).state == "aborted":
             return self._mapped(forms[0], partial=True)
         if not forms:  # not kept: it may be a whole volume in memory
             return _read_only(self._foreign(ref, data_key))
         try:
-            return self._keep(ref, self._any_of(forms))
+            return self._keep((ref, across), self._any_of(forms, across=across))
         except FileNotFoundError:  # it went since the manifest was read, or came
             self._forms = {}
-        return self._keep(ref, self._any_of(self._forms_of(ref)))
+        return self._keep((ref, across), self._any_of(self._forms_of(ref), across=across))
 
-    def _any_of(self, forms: Sequence[ManifestEntry]) -> Pixels:
+    def source(self, ref: VolumeRef, *, across: bool = False) -> Source:
+        """Give the stored form that `volume` reads; raises as it does, and UnfillableError for one of others."""
+        forms = self._forms_of(ref)
+        if not forms:
+            mimetype, path, _ = self._foreign_file(ref)
+            return Source(mimetype, path, ref.index)
+        entry = as_before(self._first_of(forms, across=across)[0])
+        return Source(entry.format, self._folder / entry.path, ref.index)
+
+    def _any_of(self, forms: Sequence[ManifestEntry], *, across: bool) -> Pixels:
+        return self._first_of(forms, across=across)[1]
+
+    def _first_of(self, forms: Sequence[ManifestEntry], *, across: bool) -> tuple[ManifestEntry, Pixels]:
         """Map the first form that is there; if none is, the best one says why."""
         errors: list[Exception] = []
-        for entry in forms:
+        for entry in sorted(forms, key=partial(_preference, across=across)):
             try:
-                return self._mapped(entry)
+                return entry, self._mapped(entry)
             except (VolumeMissingError, UnfillableError) as error:
                 errors.append(error)
         raise errors[0]
 
-    def _keep(self, ref: VolumeRef, volume: Pixels) -> Pixels:
-        self._maps[ref] = volume
-        _newest_maps.append((weakref.ref(self), ref))
+    def _keep(self, key: _MapKey, volume: Pixels) -> Pixels:
+        self._maps[key] = volume
+        _newest_maps.append((weakref.ref(self), key))
         while len(_newest_maps) > _KEPT_MAPS:
             reader, oldest = _newest_maps.popleft()
             if (whose := reader()) is not None:
@@ -251,7 +281,7 @@ class AssetReader:
         return datum, make, path, resource["resource_kwargs"]
 
 
-_newest_maps: deque[tuple[weakref.ref[AssetReader], VolumeRef]] = deque()
+_newest_maps: deque[tuple[weakref.ref[AssetReader], _MapKey]] = deque()
 
 
 def _decoded(path: Path, entry: ManifestEntry) -> "ZarrPixels":
@@ -280,8 +310,8 @@ def volumes_gone(folder: Path) -> set[VolumeRef]:
     return {ref for ref, forms in _forms_in(folder).items() if not _is_at_place(folder, forms)}
 
 
-def _preference(entry: ManifestEntry) -> tuple[bool, bool, bool]:
-    return entry.state == "removed", entry.state != "sealed", entry.format not in MAPPED
+def _preference(entry: ManifestEntry, *, across: bool = False) -> tuple[bool, bool, bool]:
+    return entry.state == "removed", entry.state != "sealed", (entry.format in MAPPED) == across
 
 
 def in_memory(pixels: Pixels) -> NDArray[Any]:

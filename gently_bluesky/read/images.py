@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gently_bluesky.errors import BadVolumeError, FrameMissingError, GeometryError
-from gently_bluesky.read.assets import AssetReader, Pixels, in_memory
+from gently_bluesky.read.assets import AssetReader, Pixels, Source, in_memory
 from gently_bluesky.read.words import counted, listed
 from gently_bluesky.store.streams import Doc, Row, is_good
 
@@ -25,6 +25,7 @@ Index = int | slice | EllipsisType | Sequence[int] | NDArray[np.integer[Any]]
 
 _DIMS = {1: ("x",), 2: ("y", "x"), 3: ("z", "y", "x"), 4: ("t", "z", "y", "x")}
 _DASK_CHUNK_BYTES = 64 << 20
+_COLUMNS = 128  # as wide as a chunk of an OME-Zarr
 _SLAB = 8  # planes that are read together: a chunk of an OME-Zarr
 
 
@@ -174,6 +175,27 @@ class ImageSeries:
         ref = row.volumes.get(self._key)
         return self._key in row.data if ref is None else self._reader.is_stored(ref)
 
+    def source(self, event: int) -> Source:
+        """Say where a volume is read from: its format, the file or store, its index there.
+
+        Planes along z, and along y, are read from an OME-TIFF where there is one; those along x, few columns of
+        many rows, from an OME-Zarr where there is one as well.
+
+        Raises
+        ------
+        IndexError
+            No such event.
+        FrameMissingError, VolumeMissingError
+            It has no volume, or none is there.
+        """
+        position = self._position(event)
+        row = self._rows[position]
+        if self._key not in row.volumes:
+            raise FrameMissingError(
+                f"{self._name}, event {position} (seq_num {row.seq_num}), has no volume in a file."
+            )
+        return self._reader.source(row.volumes[self._key])
+
     # --- reading --------------------------------------------------------------------------------------------
 
     def volume(self, event: int, *, include_bad: bool = False) -> NDArray[Any]:
@@ -215,7 +237,7 @@ class ImageSeries:
             )
         return position % len(self)
 
-    def _volume(self, position: int, *, include_bad: bool) -> Pixels:
+    def _volume(self, position: int, *, include_bad: bool, across: bool = False) -> Pixels:
         row = self._rows[position]
         if not (include_bad or is_good(row.data)):
             raise BadVolumeError(
@@ -223,7 +245,7 @@ class ImageSeries:
                 "images.volume(i, include_bad=True) reads it."
             )
         if self._key in row.volumes:
-            return self._reader.volume(row.volumes[self._key], self._data_key, partial=include_bad)
+            return self._reader.volume(row.volumes[self._key], self._data_key, partial=include_bad, across=across)
         value = row.data.get(self._key)
         if isinstance(value, str):
             return self._reader.datum(value)
@@ -262,13 +284,23 @@ class ImageSeries:
         return out
 
     def _part(self, position: int, inner: tuple[Any, ...]) -> NDArray[Any]:
-        volume = self._volume(position, include_bad=self._include_bad)
+        volume = self._volume(position, include_bad=self._include_bad, across=self._is_across(inner))
         try:
             if self._include_bad:
                 self._hold_there(position, volume.shape, inner)
             return np.asarray(volume[inner])
         except IndexError as error:
             raise IndexError(f"{self._name}, event {position}, is {volume.shape}: {error}") from None
+
+    def _is_across(self, inner: tuple[Any, ...]) -> bool:
+        """Whether a few columns of whole planes are asked for: of every page of a mapped file, a few bytes."""
+        *others, last = inner or (Ellipsis,)
+        if isinstance(last, slice):
+            given = last.start is not None and last.stop is not None and last.start * last.stop >= 0
+            few = given and last.stop - last.start <= _COLUMNS
+        else:
+            few = last is not Ellipsis
+        return few and all(isinstance(part, slice) for part in others) and 2 <= len(others) == self.ndim - 2
 
     def frames_there(self, event: int) -> NDArray[np.bool_]:
         """Give which frames of a volume came: (z,), all True but for one that was given up while it was taken."""

@@ -113,6 +113,8 @@ class Found:
     voxel_size_um: tuple[float, ...] = ()
     times_xxh3_64: str | None = None
     """Of the table of frame times; None where the format does not say."""
+    metadata: VolumeMetadata = field(default_factory=VolumeMetadata)
+    """What was known of the volume when it was created, as far as the file still says it."""
     channel: str | None = None
 
     @property

@@ -13,6 +13,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import xxhash
 
+from gently_bluesky.protocols import VolumeMetadata
 from gently_bluesky.store.facts import EventFacts, Found, FrameTimes, Geometry, VolumeFacts, frame_times_sum
 
 _NAMESPACE = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
@@ -218,10 +219,32 @@ def describes(xml: bytes) -> Found:
                 if axis != "Z" or pixels.get("PhysicalSizeZ")
             ),
             times_xxh3_64=home.get("frame_times_xxh3_64"),
+            metadata=_metadata(pixels, home),
             channel=None if channel is None else channel.get("Name"),
         )
     except (KeyError, ValueError) as error:
         raise ValueError(f"its OME-XML lacks or garbles {error}") from error
+
+
+def _metadata(pixels: ET.Element, home: Mapping[str | None, str]) -> VolumeMetadata:
+    channel, plane = pixels.find(f"{{{_NAMESPACE}}}Channel"), pixels.find(f"{{{_NAMESPACE}}}Plane")
+    said: VolumeMetadata = {}
+    if channel is not None and (name := channel.get("Name")):
+        said["channel"] = name
+    if view := home.get("view"):
+        said["view"] = view
+    if plane is not None and (exposure := plane.get("ExposureTime")):
+        said["exposure_ms"] = float(exposure)
+    if plane is not None and plane.get("PositionX") and plane.get("PositionY"):
+        said["stage_position_um"] = [float(plane.get(f"Position{axis}", 0)) for axis in "XY"]
+        heights = [each.get("PositionZ") for each in pixels.iter(f"{{{_NAMESPACE}}}Plane")]
+        if None not in heights:  # of the stage and within the scan together: the stage is taken to be at 0
+            said["stage_position_um"] = [*said["stage_position_um"], 0.0]
+            said["z_um"] = [float(each or 0) for each in heights]
+    sizes = [pixels.get(f"PhysicalSize{axis}") for axis in "ZYX"]
+    if known := [float(size) for size in sizes if size is not None]:
+        said["voxel_size_um"] = known
+    return said
 
 
 def _text(value: object) -> str:

@@ -238,6 +238,7 @@ def examine(store: Path, index: int) -> Found:
             data_key=said["data_key"],
             index=said["index"],
             voxel_size_um=tuple(said["metadata"].get("voxel_size_um", ())),
+            metadata=said["metadata"],
             channel=said["metadata"].get("channel"),
         )
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:

@@ -1,0 +1,76 @@
+"""``gently-bluesky convert``: volumes in a second stored form."""
+
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from gently_bluesky import Catalog
+from gently_bluesky.cli.app import DEFAULT_ROOT, AsJson, Root, app, out
+from gently_bluesky.cli.runs import find
+from gently_bluesky.cli.shown import print_json
+from gently_bluesky.keep.convert import Converted, Format, convert_run, convert_runs
+from gently_bluesky.read.words import counted
+
+_MB = 1e6
+
+
+@app.command("convert", context_settings={"ignore_unknown_options": True})
+def convert_command(
+    run: Annotated[
+        list[str] | None, typer.Argument(help="Runs, as for show; all that have ended, if none.")
+    ] = None,
+    to: Annotated[Format, typer.Option(help="The form: ome-zarr or ome-tiff.")] = "ome-zarr",
+    root: Root = DEFAULT_ROOT,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = max(1, (os.cpu_count() or 1) // 2),
+    as_json: AsJson = False,
+) -> None:
+    """Store volumes in a second form, verified; the first one stays, and documents stay as they are.
+
+    What was converted before is passed over, also where a conversion was interrupted.
+    """
+    catalog = Catalog(root)
+    chosen = (
+        [find(catalog, key) for key in run] if run else [each for each in catalog.search() if not each.is_open]
+    )
+    folders = [each.folder.relative_to(catalog.root).as_posix() for each in chosen]
+    failed = False
+    if len(folders) == 1 or workers == 1:
+        for folder in folders:
+            _tell(_with_a_bar(catalog.root, folder, to), as_json=as_json)
+    else:
+        for result in convert_runs(catalog.root, folders, to, workers=workers):
+            if isinstance(result, Converted):
+                _tell(result, as_json=as_json)
+            else:
+                failed = True
+                print(f"gently-bluesky: {result[0]}: {result[1]}", file=sys.stderr)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _with_a_bar(root: Path, folder: str, to: Format) -> Converted:
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(folder.rpartition("/")[2], total=None)
+        return convert_run(
+            root, folder, to, progress=lambda ready, known: bar.update(task, completed=ready, total=known)
+        )
+
+
+def _tell(done: Converted, *, as_json: bool) -> None:
+    if as_json:
+        print_json(asdict(done))
+        return
+    sizes = f", {done.bytes_from / _MB:,.1f} MB as {done.bytes_to / _MB:,.1f} MB" if done.volumes else ""
+    before = f"; {counted(done.already, 'volume')} before" if done.already else ""
+    name = done.folder.rpartition("/")[2]
+    text = f"{name}: {counted(done.volumes, 'volume')} converted to {done.to}{sizes}{before}"
+    out.print(text, highlight=False, markup=False, soft_wrap=True)
+    for why in dict.fromkeys(why for _, _, why in done.left):
+        number = sum(each == why for _, _, each in done.left)
+        out.print(f"  {counted(number, 'volume')} left: {why}", highlight=False, markup=False, soft_wrap=True)
