@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import tifffile
 import yaozarrs
+import zarr
 
 from gently_bluesky import Catalog, FileWriter
-from gently_bluesky.errors import ConversionError, DiskFullError, RunKeptError, RunLockedError
+from gently_bluesky.errors import DiskFullError, RootError, RunKeptError, RunLockedError
 from gently_bluesky.keep.convert import Converted, Format, convert_run, convert_runs
 from gently_bluesky.keep.discard import discard, restore
 from gently_bluesky.keep.retention import apply
@@ -180,13 +181,62 @@ def test_a_volume_whose_pixels_have_changed_is_not_converted(root: Path) -> None
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ConversionError, match=r"000001.ome.tif is not what the manifest says"):
-        converted(run)
-    assert {entry.index for entry in read_entries(run.folder) if entry.format == "ome-zarr"} == {0}
+    done = converted(run)
+    ((_, index, why),) = done.damaged
+    assert (done.volumes, index) == (2, 1)
+    assert "000001.ome.tif is not what the manifest says" in why
+    assert {entry.index for entry in read_entries(run.folder) if entry.format == "ome-zarr"} == {0, 2}
+    assert not list((run.folder / "cam_image.ome.zarr").glob("*/c/1"))
     content[-1] ^= 1
     path.write_bytes(content)
-    assert converted(run).volumes == 2
+    assert converted(run).volumes == 1
     hold(run)
+
+
+def test_a_damaged_last_volume_leaves_a_store_that_ends_before_it(root: Path) -> None:
+    run = acquired(root)
+    path = run.folder / "cam_image" / "000002.ome.tif"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert converted(run).volumes == 2
+    assert zarr.open_array(run.folder / "cam_image.ome.zarr" / "0", mode="r").shape[0] == 2
+
+
+def test_a_store_in_the_trash_is_left_alone_and_the_new_one_has_a_name_of_its_own(root: Path) -> None:
+    run = acquired(root)
+    converted(run)
+    discard(root, -1)
+    restore(root, -1, ["cam_image/000001.ome.tif"])
+    assert converted(run).volumes == 1
+    names = {entry.path for entry in read_entries(run.folder) if entry.format == "ome-zarr"}
+    assert names == {"cam_image.ome.zarr", "cam_image+2.ome.zarr"}
+    assert set(restore(root, -1).paths) == {
+        "cam_image/000000.ome.tif",
+        "cam_image/000002.ome.tif",
+        "cam_image.ome.zarr",
+    }
+    hold(run)
+
+
+def test_nothing_is_written_or_deleted_through_a_link(root: Path, tmp_path: Path) -> None:
+    run = acquired(root)
+    precious = tmp_path / "elsewhere" / "0" / "c" / "0" / "precious"
+    precious.parent.mkdir(parents=True)
+    precious.touch()
+    (run.folder / "cam_image.ome.zarr").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    with pytest.raises(RootError, match="is a link"):
+        converted(run)
+    assert [path.name for path in (tmp_path / "elsewhere").rglob("*")] == ["0", "c", "0", "precious"]
+
+
+def test_a_form_behind_a_link_is_none_that_retention_relies_on(root: Path, tmp_path: Path) -> None:
+    run = timelapse(root, 1)
+    converted(run)
+    store = run.folder / "cam_image.ome.zarr"
+    store.rename(tmp_path / "moved")
+    store.symlink_to(tmp_path / "moved", target_is_directory=True)
+    text = '[[remove]]\nname = "archived"\nrepresentation = "ome-tiff"\nonce_in = "ome-zarr"'
+    assert apply(planned(root, text)).removed == ()
+    np.testing.assert_array_equal(read(run)[0], volume(0))
 
 
 def test_a_run_that_is_being_acquired_is_not_converted(root: Path) -> None:
@@ -235,11 +285,13 @@ def test_several_runs_are_converted_beside_each_other_and_a_failure_names_its_ru
     folders = [run.folder.relative_to(root).as_posix() for run in runs]
     path = runs[1].folder / "cam_image" / "000000.ome.tif"
     path.write_bytes(path.read_bytes()[:-5])
-    good, bad = convert_runs(root, folders, "ome-zarr", workers=2)
+    good, bad, none = convert_runs(root, [*folders, "runs/2026/01/01/none"], "ome-zarr", workers=2)
     assert isinstance(good, Converted)
-    assert good.volumes == 3
-    assert isinstance(bad, tuple)
-    assert bad[0] == folders[1]
+    assert isinstance(bad, Converted)
+    assert (good.volumes, bad.volumes) == (3, 2)
+    assert "ends at byte" in bad.damaged[0][2]
+    assert isinstance(none, tuple)
+    assert "There is no run in" in str(none[1])
 
 
 CONVERT = """

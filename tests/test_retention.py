@@ -13,6 +13,7 @@ import pytest
 
 from gently_bluesky import Catalog, FileWriter
 from gently_bluesky.errors import (
+    DamagedVolumeError,
     JournalError,
     NotInTrashError,
     RootError,
@@ -25,6 +26,7 @@ from gently_bluesky.keep.acts import finish_interrupted
 from gently_bluesky.keep.discard import discard, restore
 from gently_bluesky.keep.retention import Plan, apply, plan_retention
 from gently_bluesky.keep.stored import StoredFiles
+from gently_bluesky.keep.verify import verify
 from gently_bluesky.store.audit import read_audit
 from gently_bluesky.store.manifest import read_entries
 from gently_bluesky.store.removed import day
@@ -373,6 +375,41 @@ def test_a_shared_store_moves_whole_and_comes_back_whole(root: Path) -> None:
     assert restore(root, -1).paths == (path,)
     assert files(run.folder / path) == content
     hold_root(root)
+
+
+def test_a_store_in_which_one_volume_has_rotted_comes_back_and_the_volume_is_named(root: Path) -> None:
+    run = take(root, {"embryo": "e1"}, {"embryo": "e2"})
+    path = share(run)
+    discard(root, -1)
+    (shard,) = (root / "trash").rglob(f"{path}/0/c/1/0/0/0")
+    content = bytearray(shard.read_bytes())
+    content[3] ^= 1
+    shard.write_bytes(content)
+    back = restore(root, -1, [path])
+    assert back.paths == (path,)
+    assert back.left == {path: "it is back, but not all of it is what it was: volume 1 is changed"}
+    assert [(each.kind, each.severity) for each in verify(root).findings] == [("changed", "error")]
+    images = fresh(root, run)["primary"]["cam_image"]
+    np.testing.assert_array_equal(images.volume(0), volume(0))
+    with pytest.raises(DamagedVolumeError, match="chunk"):
+        images.volume(1)
+
+
+def test_a_delete_whose_lines_were_torn_is_finished_for_every_volume_of_the_store(root: Path) -> None:
+    run = take(root, {"embryo": "e1"}, {"embryo": "e2"})
+    path = share(run)
+    discard(root, -1, grace_days=0)
+    manifest, audit = run.folder / "manifest.jsonl", root / "audit.jsonl"
+    late = planned(root, days=100)
+    apply(late, now=late.now)
+    lines = manifest.read_bytes().splitlines(keepends=True)
+    cut = next(i for i, line in enumerate(lines) if path.encode() in line and b'"deleted":' in line)
+    manifest.write_bytes(b"".join(lines[: cut + 1]))
+    audit.write_bytes(b"".join(audit.read_bytes().splitlines(keepends=True)[:-1]))
+    assert len(finish_interrupted(root)) == 1
+    said = {entry.details.get("deleted") for entry in read_entries(run.folder) if entry.path == path}
+    assert len(said) == 1
+    assert None not in said
 
 
 def test_a_manifest_that_leads_out_of_the_folder_leads_nowhere(root: Path) -> None:

@@ -46,6 +46,7 @@ from tests.data_rig import (
     record,
     run_folder,
     start_doc,
+    stop_doc,
     volume,
 )
 from tests.devices_rig import PLANES, SIZE, faults, simulated
@@ -585,6 +586,22 @@ def test_frames_of_any_layout_in_memory_are_stored_as_they_look(root: Path, give
         writer.flush()
     np.testing.assert_array_equal(tifffile.imread(run_folder(root) / "cam" / "000000.ome.tif"), volume(1))
     assert manifest(run_folder(root))[0]["xxh3_128"] == pixel_hash(volume(1))
+
+
+def test_no_document_names_a_volume_that_is_still_being_written(root: Path) -> None:
+    with FileWriter(root) as writer:
+        writer("start", start_doc(uid="run"))
+        target = writer.open_resource("cam", shape=SHAPE, dtype="<u2")
+        first, second = target.new_volume(), target.new_volume()
+        for z in range(SHAPE[0]):
+            second.write(z, frame(1, z))
+        second.seal()
+        assert list(target.asset_docs(2)) == []
+        for z in range(SHAPE[0]):
+            first.write(z, frame(0, z))
+        first.seal()
+        assert [name for name, _ in target.asset_docs(2)] == ["stream_resource", "stream_datum"]
+        writer("stop", stop_doc("run"))
 
 
 def test_a_frame_is_not_kept_its_memory_may_be_used_again(root: Path) -> None:

@@ -41,11 +41,14 @@ def convert_command(
     failed = False
     if len(folders) == 1 or workers == 1:
         for folder in folders:
-            _tell(_with_a_bar(catalog.root, folder, to), as_json=as_json)
+            done = _with_a_bar(catalog.root, folder, to)
+            _tell(done, as_json=as_json)
+            failed |= bool(done.damaged)
     else:
         for result in convert_runs(catalog.root, folders, to, workers=workers):
             if isinstance(result, Converted):
                 _tell(result, as_json=as_json)
+                failed |= bool(result.damaged)
             else:
                 failed = True
                 print(f"gently-bluesky: {result[0]}: {result[1]}", file=sys.stderr)
@@ -74,3 +77,5 @@ def _tell(done: Converted, *, as_json: bool) -> None:
     for why in dict.fromkeys(why for _, _, why in done.left):
         number = sum(each == why for _, _, each in done.left)
         out.print(f"  {counted(number, 'volume')} left: {why}", highlight=False, markup=False, soft_wrap=True)
+    for path, index, why in done.damaged:
+        print(f"gently-bluesky: volume {index} in {path} was not converted: {why}", file=sys.stderr)

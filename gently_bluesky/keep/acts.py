@@ -9,7 +9,7 @@ import contextlib
 import logging
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from gently_bluesky.store.disk import sync_folder
 from gently_bluesky.store.journal import append_shared
 from gently_bluesky.store.layout import MANIFEST, TRASH, open_root
 from gently_bluesky.store.manifest import ManifestEntry, by_path, read_entries
-from gently_bluesky.store.removed import Removed, as_before
+from gently_bluesky.store.removed import Removed, as_before, away, removed
 from gently_bluesky.write.run_folder import held, is_locked
 
 log = logging.getLogger(__name__)
@@ -181,17 +181,20 @@ def _finish(root: Path, folder: str) -> Iterator[Finished]:
         said = by_path(read_entries(path))
         in_trash, deleted = [], []
         for name, entries in said.items():
-            how = Removed.of(entries[0])
+            how = away(entries)
             if how is None:
                 continue
-            if how.deleted is None:
-                in_trash.append(name)
-            elif act == "deleting" and name in mine and (copy := how.path(root)) is not None:
+            ends = [each.deleted for entry in entries if (each := Removed.of(entry)) and each.deleted is not None]
+            if act == "deleting" and name in mine and ends and (copy := how.path(root)) is not None:
+                gone = replace(how, deleted=ends[0])  # of all volumes in it, whichever the lines were that came
+                write_entries(path, [removed(entry, gone) for entry in entries])
                 delete(root, copy)
                 deleted.append(name)
+            elif not ends:
+                in_trash.append(name)
         _prune_all(root, path.name)
         sync_names(root, [*(path / name for name in said), root / TRASH / "any"])
-        at_place = [name for name, entries in said.items() if entries[0].state != "removed"]
+        at_place = [name for name, entries in said.items() if away(entries) is None]
         paths = {"removing": in_trash, "restoring": at_place, "deleting": deleted}[act]
         close_act(root, act, run, folder, paths, finished="it was interrupted")
         yield Finished(run, folder, act, tuple(at_place), tuple(in_trash))

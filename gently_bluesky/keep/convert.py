@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import xxhash
 
-from gently_bluesky.errors import ConversionError, GentlyError, RunKeptError
+from gently_bluesky.errors import ConversionError, DamagedVolumeError, GentlyError, RunKeptError, RunNotFoundError
 from gently_bluesky.keep.acts import write_entries
 from gently_bluesky.keep.holdings import bytes_on_disk
 from gently_bluesky.store.audit import append_audit
@@ -23,7 +24,7 @@ from gently_bluesky.store.disk import sync_folder
 from gently_bluesky.store.facts import Geometry, VolumeFacts
 from gently_bluesky.store.formats import STORE, each_plane, examine, hash_of
 from gently_bluesky.store.journal import read_documents
-from gently_bluesky.store.layout import open_root
+from gently_bluesky.store.layout import open_root, without_links
 from gently_bluesky.store.manifest import ManifestEntry, read_entries
 from gently_bluesky.store.ngff import can_store
 from gently_bluesky.store.ome_tiff import OmeTiffFile
@@ -54,8 +55,9 @@ class Converted:
         How many were converted now, and how many had that form before.
     bytes_from, bytes_to
         What the converted volumes take on the disk in the form that was read, and in the new one.
-    left
-        Volumes that were not converted, as (path, index), and why.
+    left, damaged
+        Volumes that were not converted, as (path, index), and why: the form has no words for them, or what was
+        read is not what the manifest says.
     """
 
     run: str
@@ -66,6 +68,7 @@ class Converted:
     bytes_from: int = 0
     bytes_to: int = 0
     left: tuple[tuple[str, int | None, str], ...] = ()
+    damaged: tuple[tuple[str, int | None, str], ...] = ()
 
 
 def convert_run(root: Path | str, folder: str, to: Format, *, progress: Progress | None = None) -> Converted:
@@ -94,8 +97,11 @@ def convert_run(root: Path | str, folder: str, to: Format, *, progress: Progress
     root, _ = open_root(Path(root))
     path = root / folder
     table = RunTable()
-    for _, (name, doc) in read_documents(path):
-        table(name, doc)
+    try:
+        for _, (name, doc) in read_documents(path):
+            table(name, doc)
+    except FileNotFoundError:
+        raise RunNotFoundError(f"There is no run in {path}.") from None
     if table.start is None or table.stop is None:
         raise RunKeptError(
             f"The run in {path} has no stop document: it is being acquired, or was interrupted. Convert it when "
@@ -114,7 +120,7 @@ def _silent(done: int, known: int) -> None:
 
 def convert_runs(
     root: Path | str, folders: Sequence[str], to: Format, *, workers: int = 1
-) -> Iterator[Converted | tuple[str, GentlyError | OSError]]:
+) -> Iterator[Converted | tuple[str, Exception]]:
     """Convert runs beside each other, in processes of their own; give what was done, or what went wrong.
 
     Parameters
@@ -129,7 +135,7 @@ def convert_runs(
         for folder, future in futures.items():
             try:
                 yield future.result()
-            except (GentlyError, OSError) as error:
+            except (GentlyError, OSError, ValueError) as error:
                 yield folder, error
 
 
@@ -144,11 +150,12 @@ class _Conversion:
         self._start = table.start
         self._pool, self._progress = pool, progress
         self._reserve = Reserve(root)
+        self._entries = read_entries(folder)
         self._rows = {ref: (row, key) for row, key, ref in _volumes_of(table)}
         self._stores: dict[str, OmeZarrSeries] = {}
 
     def all(self) -> Converted:
-        entries = read_entries(self._folder)
+        entries = self._entries
         there = {_id(entry) for entry in entries if entry.format == self._to and entry.state == "sealed"}
         wanted = [entry for entry in _sources(entries, self._to) if _id(entry) not in there]
         total, done = sum(entry.bytes for entry in wanted), 0
@@ -160,7 +167,11 @@ class _Conversion:
             if why:
                 result = replace(result, left=(*result.left, (entry.path, entry.index, why)))
                 continue
-            new, size = self._convert(entry)
+            try:
+                new, size = self._convert(entry)
+            except (ConversionError, DamagedVolumeError, ValueError, EOFError) as error:
+                result = replace(result, damaged=(*result.damaged, (entry.path, entry.index, str(error))))
+                continue
             done += entry.bytes
             self._progress(done, total)
             result = replace(
@@ -180,8 +191,7 @@ class _Conversion:
         return ""
 
     def _convert(self, entry: ManifestEntry) -> tuple[ManifestEntry, int]:
-        name = _folder_of(entry) + (STORE if self._to == "ome-zarr" else "")
-        file = self._new(name, entry)
+        file = self._new(entry)
         path = self._folder / entry.path
         digest = xxhash.xxh3_128()
         row, key = self._rows.get(_ref(entry), (None, ""))
@@ -193,20 +203,27 @@ class _Conversion:
                 digest.update(data)
                 file.write(plane, data, taken[plane], self._pool)
             file.complete(taken, None if event is None else event_facts(event), durable=True)
-        except EOFError as error:
-            raise ConversionError(f"{error} It was left alone.") from error
-        finally:
+            new = replace(
+                entry,
+                path=file.path.relative_to(self._folder).as_posix(),
+                format=self._to,
+                state="sealed",
+                details=dict(file.manifest),
+            )
+            self._hold(entry, new, digest.hexdigest(), path)
+        except BaseException:  # nothing stands half done under a name that others open
             file.close()
+            self._take_back(file, entry)
+            raise
+        file.close()
         sync_folder(file.path.parent)
-        new = replace(
-            entry,
-            path=file.path.relative_to(self._folder).as_posix(),
-            format=self._to,
-            state="sealed",
-            details=dict(file.manifest),
-        )
-        self._hold(entry, new, digest.hexdigest(), path)
         return new, _size(self._folder, new)
+
+    def _take_back(self, file: OmeZarrVolume | OmeTiffFile, entry: ManifestEntry) -> None:
+        if isinstance(file, OmeTiffFile):
+            file.path.unlink(missing_ok=True)
+        else:
+            self._stores[file.path.name].take_back(entry.index or 0)
 
     def _times(self, entry: ManifestEntry, key: str, event: Mapping[str, Any] | None) -> Sequence[float]:
         planes = _geometry(entry).planes
@@ -226,7 +243,7 @@ class _Conversion:
                 "else now. The manifest does not name it."
             )
 
-    def _new(self, name: str, entry: ManifestEntry) -> OmeZarrVolume | OmeTiffFile:
+    def _new(self, entry: ManifestEntry) -> OmeZarrVolume | OmeTiffFile:
         index, geometry = entry.index or 0, _geometry(entry)
         row, key = self._rows.get(_ref(entry), (None, entry.data_key))
         said: dict[str, Any] = {} if row is None else dict(self._table.data_keys(row.descriptor)[key])
@@ -240,17 +257,31 @@ class _Conversion:
             run=start_facts(self._start),
             metadata={**found, **metadata_of(said, geometry.planes, event)},  # the documents are right
         )
-        folder = self._folder / name
+        name = self._name_for(entry)
+        folder = without_links(self._root, (self._folder / name).relative_to(self._root))
         folder.mkdir(exist_ok=True)
         if self._to == "ome-zarr":
             series = self._stores.get(name)
             if series is None:
+                if not (folder / "zarr.json").exists() and any(each.path == name for each in self._entries):
+                    raise ConversionError(f"{folder} has lost its zarr.json: bring it back from a copy.")
                 series = self._stores[name] = OmeZarrSeries(folder, geometry)
-            series.clear(index)  # a conversion that was interrupted
+            series.take_back(index)  # what a conversion left that was interrupted
             return series.create(index, facts, self._claim)
         path = folder / f"{index:06d}.ome.tif"
-        path.unlink(missing_ok=True)
+        for left in (path, folder / f".{path.name}.new"):
+            left.unlink(missing_ok=True)
         return OmeTiffFile(path, geometry, facts, self._claim)
+
+    def _name_for(self, entry: ManifestEntry) -> str:
+        """Give the folder of the new form: one of which nothing was removed, and that is no other resource's."""
+        stem, suffix = _folder_of(entry), STORE if self._to == "ome-zarr" else ""
+        for number in count(1):
+            name = f"{stem if number == 1 else f'{stem}+{number}'}{suffix}"
+            there = [each for each in self._entries if each.path.partition("/")[0] == name]
+            if all(each.state != "removed" and each.resource == entry.resource for each in there):
+                return name
+        raise AssertionError  # there is always another number
 
     def _claim(self, path: Path, nbytes: int) -> None:
         self._reserve.check(path, nbytes)

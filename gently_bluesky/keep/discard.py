@@ -17,7 +17,7 @@ from gently_bluesky.read.run import Run
 from gently_bluesky.read.words import counted, listed
 from gently_bluesky.store.index import RootIndex
 from gently_bluesky.store.manifest import ManifestEntry, by_path, read_entries
-from gently_bluesky.store.removed import Removed, day
+from gently_bluesky.store.removed import away, day
 from gently_bluesky.store.tags import login_name
 
 _BY_HAND = "discarded by "
@@ -97,7 +97,7 @@ def discard(
     named = [
         Named(path, _BY_HAND + who, tuple((entry.data_key, entry.index) for entry in entries), aborted_too=True)
         for path, entries in there.items()
-        if entries[0].state != "removed"
+        if away(entries) is None
     ]
     if not named:
         fate = "; ".join(_fate(there))
@@ -112,7 +112,7 @@ def discard(
 
 def _fate(there: Mapping[str, Sequence[ManifestEntry]]) -> list[str]:
     """Say of the files of a run that were removed what became of them."""
-    ways = [how for entries in there.values() if (how := Removed.of(entries[0]))]
+    ways = [how for entries in there.values() if (how := away(entries))]
     trashed, deleted = [how for how in ways if how.deleted is None], [how.deleted for how in ways if how.deleted]
     parts = []
     if trashed:
@@ -164,7 +164,7 @@ def restore(
     found = catalog[run]
     finish_interrupted(catalog.root)
     there = by_path(entry for entry in read_entries(found.folder) if entry.state == "removed")
-    in_trash = {path for path, entries in there.items() if _is_in_trash(entries[0])}
+    in_trash = {path for path, entries in there.items() if (how := away(entries)) and how.deleted is None}
     in_trash |= {path for path in there if (found.folder / path).exists()}  # brought back by hand
     wanted = in_trash if paths is None else set(paths)
     if not wanted or wanted - in_trash:
@@ -174,11 +174,6 @@ def restore(
     rules = {str(there[path][0].details.get("rule")) for path in back}
     by_policy = tuple(sorted(rule for rule in rules if not rule.startswith(_BY_HAND)))
     return Moved(found.uid, found.folder, tuple(back), left, rules=by_policy)
-
-
-def _is_in_trash(entry: ManifestEntry) -> bool:
-    how = Removed.of(entry)
-    return how is not None and how.deleted is None
 
 
 def _why_none(run: Run, missing: list[str], there: dict[str, list[ManifestEntry]], in_trash: set[str]) -> str:

@@ -17,7 +17,7 @@ from gently_bluesky.store.index import IDENTITY_KEYS, IndexEntry, RootIndex, Vol
 from gently_bluesky.store.journal import is_torn
 from gently_bluesky.store.layout import TAGS
 from gently_bluesky.store.manifest import ManifestEntry, by_path, read_entries
-from gently_bluesky.store.removed import Removed
+from gently_bluesky.store.removed import Removed, away
 from gently_bluesky.store.tags import KEEP, read_tags
 
 VolumeId = tuple[str, int | None]
@@ -187,7 +187,7 @@ def _holding(root: Path, entry: IndexEntry, children: tuple[str, ...], measured:
             size = None if measured else _said_bytes(entries)
             size = bytes_on_disk(folder / path) if size is None else size
             forms.append(StoredForm(path, present[0].format, size, volumes))
-        elif (how := Removed.of(entries[0])) is not None and how.deleted is None:
+        elif (how := away(entries)) is not None and how.deleted is None:
             copy = how.path(root)
             embryos = embryos_in(row for each in entries for row in rows[each.resource, each.index])
             trashed.append(Trashed(path, 0 if copy is None else bytes_on_disk(copy), how, embryos))

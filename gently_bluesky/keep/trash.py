@@ -25,7 +25,7 @@ from gently_bluesky.store.audit import append_audit
 from gently_bluesky.store.index import IndexEntry, entry_of
 from gently_bluesky.store.layout import TRASH, without_links
 from gently_bluesky.store.manifest import ManifestEntry, by_path, read_entries
-from gently_bluesky.store.removed import Removed, as_before, day, removed
+from gently_bluesky.store.removed import Removed, as_before, away, day, removed
 from gently_bluesky.store.tags import read_notes
 from gently_bluesky.write.run_folder import held
 
@@ -124,7 +124,7 @@ def _before_its_end(run: IndexEntry, now: float) -> str:
 
 def _why_not(folder: Path, named: Named, entries: Sequence[ManifestEntry], files: StoredFiles) -> str:
     mine = [entry for entry in entries if entry.path == named.path and entry.state != "removed"]
-    if (folder / named.path).resolve() != folder.resolve() / named.path:
+    if _is_linked(folder, named.path):
         return "a link leads there: a root is one tree"
     if sorted(map(_volume, mine), key=str) != sorted(named.volumes, key=str):
         return "it is not what it was when this was planned"
@@ -156,7 +156,13 @@ def _stands_in(
     folder: Path, entry: ManifestEntry, form: str, entries: Sequence[ManifestEntry], files: StoredFiles
 ) -> bool:
     others = (other for other in entries if is_same_volume(entry, other, form))
-    return any(_condition(folder, other, files) == "good" for other in others)
+    return any(
+        not _is_linked(folder, other.path) and _condition(folder, other, files) == "good" for other in others
+    )
+
+
+def _is_linked(folder: Path, path: str) -> bool:
+    return (folder / path).resolve() != folder.resolve() / path
 
 
 def _move_into(
@@ -236,36 +242,47 @@ def out_of_trash(
         there = {
             name: how
             for name, entries in by_path(read_entries(path)).items()
-            if name in paths and (how := Removed.of(entries[0])) is not None and how.deleted is None
+            if name in paths and (how := away(entries)) is not None and how.deleted is None
         }
         append_audit(root, "restoring", run=run, folder=folder, by=by, paths=sorted(there))
         copies = {name: how.path(root) for name, how in there.items()}
-        failed = _rotten(root, path, copies)
+        failed, partly = _rotten(root, path, copies)
         moves = {
             name: (copy, path / name) for name, copy in copies.items() if copy is not None and name not in failed
         }
         failed |= _move_all(root, moves)
+        # what moved is what was there, whole; a volume in it that has rotted is named by verify, and by its reader
+        moved = [entry for name in moves if name not in failed for entry in by_path(read_entries(path))[name]]
+        write_entries(path, map(as_before, moved))
         settle(root, path)
         for copy in copies.values():
             if copy is not None:
                 prune(root, copy.parent)
         close_act(root, "restoring", run, folder, there.keys() - failed.keys())
         now = by_path(read_entries(path))
-    back = [name for name in paths if now[name][0].state != "removed"]
+    back = [name for name in paths if away(now[name]) is None]
     failed |= {name: "what lies there is not what was removed" for name in paths if name not in {*back, *failed}}
-    return sorted(back), failed
+    return sorted(back), partly | failed
 
 
-def _rotten(root: Path, folder: Path, copies: Mapping[str, Path | None]) -> dict[str, str]:
-    """Give the copies in the trash that are not what the manifest says, and why."""
+def _rotten(root: Path, folder: Path, copies: Mapping[str, Path | None]) -> tuple[dict[str, str], dict[str, str]]:
+    """Give why copies in the trash are not what the manifest says: those that stay there, and those of which some
+    volumes are good, which come back.
+    """
     files, found = StoredFiles(root, afresh=True), by_path(read_entries(folder))
-    why = {}
+    why, partly = {}, {}
     for name, copy in copies.items():
-        for entry in map(as_before, found[name]):
-            condition = "missing" if copy is None else files.condition_of(copy, entry)
-            if condition not in {"good", "unknown"}:
-                why[name] = f"its copy in the trash is {condition}: it stays there"
-    return why
+        conditions = {
+            entry.index: "missing" if copy is None else files.condition_of(copy, as_before(entry))
+            for entry in found[name]
+        }
+        bad = {index: condition for index, condition in conditions.items() if condition not in {"good", "unknown"}}
+        if len(bad) == len(conditions):
+            why[name] = f"its copy in the trash is {next(iter(bad.values()))}: it stays there"
+        elif bad:
+            said = ", ".join(f"volume {index} is {condition}" for index, condition in bad.items())
+            partly[name] = f"it is back, but not all of it is what it was: {said}"
+    return why, partly
 
 
 def delete_expired(root: Path, folder: str, *, now: float, planned: float | None = None) -> list[Deleted]:
@@ -280,7 +297,7 @@ def delete_expired(root: Path, folder: str, *, now: float, planned: float | None
         expired = {
             name: (how, copy, entries)
             for name, entries in by_path(read_entries(path)).items()
-            if (how := Removed.of(entries[0])) is not None
+            if (how := away(entries)) is not None
             and how.deleted is None
             and how.until <= now
             and (copy := how.path(root)) is not None

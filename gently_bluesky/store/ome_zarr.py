@@ -62,6 +62,7 @@ class OmeZarrSeries:
         self.grids: list[Grid] = []
         self._voxel_um: tuple[float, ...] = ()
         self._events = 0
+        self._described = False
         self._lock = threading.Lock()
         self._spare: list[NDArray[Any]] = []
         if (folder / "zarr.json").exists():
@@ -70,7 +71,7 @@ class OmeZarrSeries:
     def _go_on(self) -> None:
         """Take up a store that is there."""
         home = json.loads((self.folder / "zarr.json").read_bytes())["attributes"]["gently_bluesky"]
-        self._voxel_um = tuple(home["voxel_size_um"])
+        self._voxel_um, self._described = tuple(home["voxel_size_um"]), True
         self._events = json.loads((self.folder / "0" / "zarr.json").read_bytes())["shape"][0]
         self._have_levels(levels_by((self.depth, *self._plane_shape), [tuple(each) for each in home["levels"]]))
 
@@ -78,8 +79,13 @@ class OmeZarrSeries:
         self.levels = levels
         self.grids = [self._grid(level.shape) for level in levels]
 
-    def clear(self, index: int) -> None:
-        """Remove what there is of an event that nobody names."""
+    def take_back(self, index: int) -> None:
+        """Remove what there is of an event that nobody names; the last one is then as if it had never come."""
+        said = self.folder / "events" / f"{index:06d}"
+        if self.levels and index == self._events - 1 and said.exists():
+            there = (int(path.name) for path in self.folder.glob("events/*") if path != said and path.is_dir())
+            self._events = max(there, default=-1) + 1
+            self._say_events()
         for folder in (*self.folder.glob(f"*/c/{index}"), self.folder / "events" / f"{index:06d}"):
             shutil.rmtree(folder, ignore_errors=True)
         for file in self.folder.glob(f".{index:06d}*.new"):
@@ -125,11 +131,10 @@ class OmeZarrSeries:
                 raise
 
     def _appear(self, index: int, facts: VolumeFacts, voxel: tuple[float, ...]) -> None:
-        first = self._events == 0
-        for number in reversed(range(len(self.levels))) if index >= self._events else ():
-            metadata = ngff.array(self.geometry, self.levels[number], self.grids[number], index + 1)
-            self.write_json(f"{number}/zarr.json", metadata)  # the level that says how many there are comes last
-        self._events = max(self._events, index + 1)
+        first, self._described = not self._described, True
+        if index >= self._events:
+            self._events = index + 1
+            self._say_events()
         if first:
             self.write_json("events/zarr.json", ngff.group({}))
         if first or (voxel != self._voxel_um and self._voxel_um):
@@ -145,6 +150,11 @@ class OmeZarrSeries:
                 "run": dict(facts.run),
             }
             self.write_json("zarr.json", ngff.group({"ome": ome, "gently_bluesky": plain(home)}))
+
+    def _say_events(self) -> None:
+        for number in reversed(range(len(self.levels))):
+            metadata = ngff.array(self.geometry, self.levels[number], self.grids[number], self._events)
+            self.write_json(f"{number}/zarr.json", metadata)  # the level that says how many there are comes last
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write or replace a file of metadata in one step."""

@@ -5,6 +5,7 @@ they were before. Knows words and moves nothing.
 """
 
 import datetime
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
@@ -63,6 +64,13 @@ class Removed:
         if self.deleted is not None:
             return f"{text}, and deleted from the trash on {day(self.deleted)}"
         return f"{text}; it is in the trash until {day(self.until)}"
+
+
+def away(entries: Iterable[ManifestEntry]) -> Removed | None:
+    """Give how a path was taken away: all of the volumes in it; None if one of them is at its place."""
+    ways = [Removed.of(entry) for entry in entries]
+    known = [how for how in ways if how is not None]
+    return known[0] if known and len(known) == len(ways) else None
 
 
 def removed(entry: ManifestEntry, how: Removed) -> ManifestEntry:

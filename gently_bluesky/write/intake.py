@@ -179,7 +179,9 @@ class Intake:
         if uid not in self.seen:
             raise DocumentError(f"stream_datum {doc['uid']} names stream_resource {uid}, which never came.")
         resource = self._run.resource_of(uid)
-        if resource is not None and stop > resource.sealed:
+        if resource is not None and (
+            stop > resource.sealed or resource.is_open(range(doc["indices"]["start"], stop))
+        ):
             raise DocumentError(
                 f"stream_datum {doc['uid']} names volumes up to {stop} of {resource.data_key!r}; "
                 f"{resource.sealed} are sealed. Seal them first."

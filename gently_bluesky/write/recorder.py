@@ -170,6 +170,8 @@ class RunRecorder:
         self._enqueue(self, Item(volume=volume))
         if volume.state == "sealed":  # only now may a document name it: its pixels go before it
             volume.resource.volume_sealed(volume.index)
+        else:
+            volume.resource.volume_aborted(volume.index)
 
     # --- on the RunEngine's thread --------------------------------------------------------------------------
 

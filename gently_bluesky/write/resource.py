@@ -70,6 +70,7 @@ class ResourceWriter:
         self._run = run
         self._lock = threading.Lock()
         self._next_index = 0
+        self._open: set[int] = set()
         self._sealed = 0
         self._documents = compose_stream_resource(
             mimetype=store.mimetype,
@@ -101,6 +102,7 @@ class ResourceWriter:
         with self._lock:
             index = self._next_index
             self._next_index += 1
+            self._open.add(index)
             return index
 
     def create(self, index: int, metadata: VolumeMetadata | None = None) -> "VolumeWriter":
@@ -113,19 +115,38 @@ class ResourceWriter:
             run=self._run.facts,
             metadata={**self._metadata, **(metadata or {})},
         )
-        return VolumeWriter(self, index, self._store.create(index, facts, self._run.claim), self._run)
+        try:
+            return VolumeWriter(self, index, self._store.create(index, facts, self._run.claim), self._run)
+        except BaseException:
+            self.volume_aborted(index)
+            raise
 
     def volume_sealed(self, index: int) -> None:
         """Note that a volume is complete."""
         with self._lock:
+            self._open.discard(index)
             self._sealed = max(self._sealed, index + 1)
+
+    def volume_aborted(self, index: int) -> None:
+        """Note that a volume was given up."""
+        with self._lock:
+            self._open.discard(index)
+
+    def is_open(self, indices: range) -> bool:
+        """Whether one of these volumes is still being written: no document may name it."""
+        with self._lock:
+            return any(index in indices for index in self._open)
 
     def asset_docs(self, index: int | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
         """Give documents for `collect_asset_docs`; see `protocols.Resource`."""
         if index is None:
             first, last = self._sealed - 1, self._sealed
         else:
-            first, last = self._run.referenced(self.uid), min(index, self._sealed)
+            with self._lock:
+                first, last = (
+                    self._run.referenced(self.uid),
+                    min(index, self._sealed, *self._open, self._next_index),
+                )
         if last <= max(first, 0):
             return
         if not self._run.has_seen(self.uid):
