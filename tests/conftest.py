@@ -29,6 +29,7 @@ _THEIRS = (
     "bluesky-run-engine",  # the event loop of every RunEngine, made once in a process and never ended
     "asyncio_",  # the default executor of that loop
     "pytest_timeout",
+    "zarr_io",  # the event loop of zarr-python, made once in a process and never ended
     "AnyIO worker thread",  # of Tiled's in-process server; they end when their event loop is collected
     "ThreadPoolExecutor-",  # of dask's and Tiled's own pools, kept for the next computation
     "zarr_io",  # the event loop of zarr-python, made once in a process and never ended

@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 import suitcase.utils.tests.conftest as suitcase_data
 import tifffile
+import zarr
 from bluesky import Msg
 from ophyd.sim import SynSignal
 
 from gently_bluesky import Catalog, FileWriter
 from gently_bluesky.errors import UnfillableError, VolumeMissingError
+from gently_bluesky.keep.verify import verify
 from gently_bluesky.read.run import Run
 from tests.data_rig import (
     Camera,
@@ -315,6 +317,69 @@ def test_a_compressed_tiff_of_others_is_read_too(root: Path, tmp_path: Path) -> 
     uri = f"file://localhost{tmp_path}/"
     run = foreign(root, "multipart/related;type=image/tiff", uri, parameters, (2, 5, 6))
     np.testing.assert_array_equal(run["primary"].images("img")[:], frames)
+
+
+@pytest.mark.parametrize("compression", ["zlib", None])
+def test_a_part_of_a_file_is_read_where_a_slice_says_so(
+    root: Path, tmp_path: Path, compression: str | None
+) -> None:
+    frames = np.arange(2 * 4 * 5 * 6, dtype="<u2").reshape(2, 4, 5, 6)
+    tifffile.imwrite(tmp_path / "x.tif", frames, compression=compression, photometric="minisblack")
+    parameters = {"template": "x.tif", "join_method": "stack"}
+    for number, (cut, expected) in enumerate(
+        {"1": frames[1], "0,1:3": frames[0, 1:3], "...,:3": frames[..., :3]}.items()
+    ):
+        run = foreign(
+            root / str(number),
+            "multipart/related;type=image/tiff",
+            f"file://localhost{tmp_path}/",
+            parameters | {"slice": cut},
+            expected.shape,
+        )
+        np.testing.assert_array_equal(run["primary"].images("img").volume(0), expected)
+
+
+@pytest.mark.parametrize(
+    "cut", ["x", "1;2", "-1", "1:2:3", "0,0,0,0,0", "9", "None", "__import__('os')", 3, None, []]
+)
+def test_a_slice_that_is_none_is_an_error_that_names_its_resource(root: Path, tmp_path: Path, cut: Any) -> None:
+    tifffile.imwrite(tmp_path / "x.tif", np.zeros((4, 5, 6), "<u2"), photometric="minisblack")
+    parameters = {"template": "x.tif", "join_method": "stack", "slice": cut}
+    run = foreign(root, "multipart/related;type=image/tiff", f"file://localhost{tmp_path}/", parameters, (4, 5, 6))
+    with pytest.raises(UnfillableError, match=r"Stream resource .* cannot be read"):
+        run["primary"].images("img").volume(0)
+
+
+def test_a_tiff_of_others_that_was_cut_short_is_never_served(root: Path, tmp_path: Path) -> None:
+    for i, compression in enumerate(["zlib", None]):
+        path = tmp_path / f"{i}.tif"
+        tifffile.imwrite(path, volume(i, (8, 32, 32)), compression=compression, photometric="minisblack")
+        with path.open("r+b") as file:
+            file.truncate(path.stat().st_size // 2)
+    parameters = {"template": "{:d}.tif", "chunk_shape": [1, 8, 32, 32], "join_method": "stack"}
+    run = foreign(
+        root, "multipart/related;type=image/tiff", f"file://localhost{tmp_path}/", parameters, (8, 32, 32)
+    )
+    for i in range(2):
+        with pytest.raises(UnfillableError, match="cannot be read"):
+            run["primary"].images("img").volume(i)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_zarr_of_others_is_read_event_by_event(root: Path, tmp_path: Path, zarr_format: Any) -> None:
+    frames = np.arange(2 * 4 * 5 * 6, dtype="<u2").reshape(2, 4, 5, 6)
+    zarr.create_array(tmp_path / "x.zarr", data=frames, zarr_format=zarr_format)
+    images = foreign(root, "application/x-zarr", f"file://localhost{tmp_path}/x.zarr", {}, (4, 5, 6))[
+        "primary"
+    ].images("img")
+    np.testing.assert_array_equal(images[:], frames)
+
+
+def test_verify_names_every_file_of_others_that_is_gone(root: Path, tmp_path: Path) -> None:
+    parameters = {"template": "{:d}.tif", "chunk_shape": [1, 4, 8, 16], "join_method": "stack"}
+    tifffile.imwrite(tmp_path / "0.tif", volume(0), photometric="minisblack")
+    foreign(root, "multipart/related;type=image/tiff", f"file://localhost{tmp_path}/", parameters, (4, 8, 16))
+    assert [finding.where for finding in verify(root).errors] == [str(tmp_path / "1.tif")]
 
 
 # --- area detectors -----------------------------------------------------------------------------------------

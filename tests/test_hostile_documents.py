@@ -723,8 +723,8 @@ def test_a_template_that_leads_out_of_its_folder_is_not_followed(
 
 @pytest.mark.parametrize(
     "template",
-    ["{:99999999999d}", "%99999999999d", "{.__class__}", "{0.real}", "{!r}", "{0[0]}", "%s", "%(a)s", "no number",
-     "", "{}{}", "{", "%", "{:{}}", 3, None, ["a"], {}, b"x{}"],
+    ["{:99999999999d}", "%99999999999d", "{.__class__}", "{0.real}", "{!r}", "{0[0]}", "%s", "%(a)s", "",
+     "{}{}", "{", "%", "{:{}}", 3, None, ["a"], {}, b"x{}"],
     ids=repr,
 )  # fmt: skip
 def test_a_template_that_is_none_is_an_error_that_names_its_resource(

@@ -5,6 +5,7 @@ removed by retention, given up, or never referenced is not unknown: it is a note
 """
 
 import threading
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from glob import escape
 from pathlib import Path
@@ -15,13 +16,14 @@ from gently_bluesky.keep.finding import Finding, Severity
 from gently_bluesky.keep.stored import StoredFiles
 from gently_bluesky.store.facts import Found
 from gently_bluesky.store.formats import examine
-from gently_bluesky.store.layout import JOURNAL, LOCK, MANIFEST, TAGS, WRITER, uri_path
+from gently_bluesky.store.layout import JOURNAL, LOCK, MANIFEST, TAGS, WRITER, name_from_template, uri_path
 from gently_bluesky.store.manifest import ManifestEntry, read_entries
 from gently_bluesky.store.ome_xml import describes
 from gently_bluesky.store.removed import Removed, as_before
 from gently_bluesky.store.streams import Doc, Row, RunTable, VolumeRef, is_good
 
 _OURS = {JOURNAL, MANIFEST, LOCK, WRITER, TAGS, f"{TAGS}.lock", f"{MANIFEST}.lock"}
+_GONE = "an asset of others is gone, or on a disk that is not here"
 _CONDITIONS: Mapping[str, str] = {
     "missing": "it is not there; bring it back from a copy, or from the trash",
     "short": "it was cut short; bring it back from a copy",
@@ -47,7 +49,7 @@ class FileCheck:
         self._root = root
         self._lock = threading.Lock()
         self._size = -1  # of the manifest when it was read again
-        self._current: dict[tuple[str, str, int | None], ManifestEntry] = {}
+        self._current: dict[tuple[str, str, str, int | None], ManifestEntry] = {}
         self._folder = folder
         self._name = folder.relative_to(root).as_posix()
         self._table = table
@@ -59,6 +61,9 @@ class FileCheck:
         self._foreign = {entry.resource for entry in manifest if entry.state == "foreign"}
         rows = (row for stream in table.streams.values() for row in stream.every_row())
         self._named = {ref for row in rows for ref in row.volumes.values()}
+        self._indices: defaultdict[str, list[int]] = defaultdict(list)
+        for ref in self._named:
+            self._indices[ref.resource].append(ref.index)
 
     def _finding(self, severity: Severity, kind: str, text: str, where: str = "") -> Finding:
         return Finding(self._name, severity, kind, text, where)
@@ -115,9 +120,9 @@ class FileCheck:
         size = (self._folder / MANIFEST).stat().st_size
         with self._lock:
             if size != self._size:
-                self._current = {(each.path, each.uri, each.index): each for each in read_entries(self._folder)}
+                self._current = {_key(each): each for each in read_entries(self._folder)}
                 self._size = size
-            return self._current.get((entry.path, entry.uri, entry.index)) == entry
+            return self._current.get(_key(entry)) == entry
 
     def _of_entry(self, entry: ManifestEntry, stored: StoredFiles) -> Iterator[Finding]:
         if entry.state == "foreign":
@@ -180,9 +185,22 @@ class FileCheck:
         path = uri_path(entry.uri)
         if path is None:
             yield self._finding("note", "foreign", "it lies in no file, and was not looked for", entry.uri)
+        elif files := self._files_of(entry.resource, path):
+            gone = (file for file in files if not file.exists())
+            yield from (self._finding("error", "foreign", _GONE, str(file)) for file in gone)
         elif not path.exists() and not any(path.parent.glob(f"{escape(path.name)}*")):  # some name a prefix
-            text = "an asset of others is gone, or on a disk that is not here"
-            yield self._finding("error", "foreign", text, entry.uri)
+            yield self._finding("error", "foreign", _GONE, entry.uri)
+
+    def _files_of(self, resource: str, folder: Path) -> list[Path]:
+        """Give the files of others that hold the volumes of a resource, where each has a file of its own."""
+        parameters = self._table.stream_resources.get(resource, {}).get("parameters") or {}
+        template = parameters.get("template")
+        if parameters.get("join_method") != "stack" or not isinstance(template, str):
+            return []
+        try:
+            return sorted({folder / name_from_template(template, index) for index in self._indices[resource]})
+        except ValueError:  # whoever reads it hears why
+            return []
 
     # --- what nobody names ----------------------------------------------------------------------------------
 
@@ -197,6 +215,10 @@ class FileCheck:
                 yield self._finding("warning", "damaged", "lines that recovery set aside from the journal", name)
             else:
                 yield stranger(path, self._name, name)
+
+
+def _key(entry: ManifestEntry) -> tuple[str, str, str, int | None]:
+    return entry.path, entry.uri, entry.resource, entry.index
 
 
 def stranger(path: Path, folder: str, where: str) -> Finding:

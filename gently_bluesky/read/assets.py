@@ -10,7 +10,7 @@ import weakref
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gently_bluesky.errors import BadVolumeError, DamagedVolumeError, UnfillableError, VolumeMissingError
+from gently_bluesky.read.foreign import READERS, read_foreign
 from gently_bluesky.store.formats import MAPPED, examine, map_pixels, stamp_of
-from gently_bluesky.store.layout import name_from_template, uri_path
+from gently_bluesky.store.layout import uri_path
 from gently_bluesky.store.manifest import ManifestEntry, foreign_asset, read_entries
 from gently_bluesky.store.removed import Removed, as_before
 from gently_bluesky.store.streams import Doc, Row, RunTable, VolumeRef
@@ -101,7 +102,7 @@ class AssetReader:
             self.volume(ref, data_key, partial=partial)
             return forms[0].bytes
         mimetype, path, _ = self._foreign_file(ref)
-        if mimetype in _READERS and mimetype not in self._registry and not path.exists():
+        if mimetype in READERS and mimetype not in self._registry and not path.exists():
             raise VolumeMissingError(f"Stream resource {ref.resource} of run {self._uid}: {path} is not there.")
         return 0
 
@@ -216,7 +217,7 @@ class AssetReader:
             handler = self._registry[mimetype](path, **parameters)
             return np.asarray(handler(indices=range(ref.index, ref.index + 1)))
         try:
-            return _READERS[mimetype](path, parameters, ref.index, tuple(data_key.get("shape") or ()))
+            return read_foreign(mimetype, path, parameters, ref.index, tuple(data_key.get("shape") or ()))
         except OSError as error:
             raise VolumeMissingError(f"Stream resource {ref.resource} of run {self._uid}: {error}") from error
         except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
@@ -230,7 +231,7 @@ class AssetReader:
         resource = self._table.stream_resources[ref.resource]
         said = foreign_asset(resource)
         path = self._path(said.uri, ref)
-        if said.format not in {*self._registry, *_READERS}:
+        if said.format not in {*self._registry, *READERS}:
             raise UnfillableError(
                 f"Stream resource {ref.resource} of run {self._uid} has mimetype {said.format!r}; no handler "
                 f"reads it. Give one: Catalog(root, handlers={{{said.format!r}: ...}}). It lies at {said.uri}."
@@ -329,61 +330,3 @@ def _read_only(array: NDArray[Any]) -> NDArray[Any]:
 def _installed_handler(spec: str) -> Callable[..., Callable[..., Any]] | None:
     found = [point for point in entry_points(group="databroker.handlers") if point.name == spec]
     return found[0].load() if found else None
-
-
-def _file_series(path: Path, parameters: Mapping[str, Any], index: int, shape: tuple[int, ...]) -> NDArray[Any]:
-    template = parameters["template"]
-    names = partial(name_from_template, template)
-    if parameters.get("join_method") == "stack":
-        return _read_file(path / names(index))
-    per_file = int(parameters.get("chunk_shape", [1])[0] or 1)
-    per_event = shape[0] if shape else 1
-    frames = range(index * per_event, (index + 1) * per_event)
-    parts = []
-    for number in range(frames.start // per_file, -(-frames.stop // per_file)):
-        content = _read_file(path / names(number))
-        content = content if per_file > 1 or content.ndim == len(shape) else content[np.newaxis]
-        first = number * per_file
-        parts.append(content[max(frames.start - first, 0) : frames.stop - first])
-    return np.concatenate(parts)
-
-
-def _read_file(path: Path) -> NDArray[Any]:
-    if path.suffix == ".npy":
-        array: NDArray[Any] = np.load(path, mmap_mode="r")
-        return array
-    import tifffile  # noqa: PLC0415 - 0.1 s that only foreign files need
-
-    try:
-        return tifffile.memmap(path, mode="r")
-    except ValueError:  # compressed, tiled or in pieces
-        return np.asarray(tifffile.imread(path))
-
-
-def _hdf5(path: Path, parameters: Mapping[str, Any], index: int, shape: tuple[int, ...]) -> NDArray[Any]:
-    try:
-        import h5py  # noqa: PLC0415 - not ours to require
-    except ImportError as error:
-        raise UnfillableError(f"{path} is HDF5; install h5py to read it.") from error
-    per_event = shape[0] if shape and parameters.get("join_method", "concat") == "concat" else 1
-    with h5py.File(path, "r", swmr=bool(parameters.get("swmr", False))) as file:
-        data = np.asarray(file[parameters["dataset"]][index * per_event : (index + 1) * per_event])
-    return data if len(data.shape) == len(shape) else data.reshape(shape or data.shape[1:])
-
-
-def _zarr(path: Path, parameters: Mapping[str, Any], index: int, shape: tuple[int, ...]) -> NDArray[Any]:  # noqa: ARG001
-    if (path.parent / "events").is_dir():  # written by a FileWriter, and copied: what is missing is no zeros
-        from gently_bluesky.store.zarr_pixels import ZarrPixels  # noqa: PLC0415 - codecs that only Zarr needs
-
-        return ZarrPixels(path.parent, index, level=int(path.name))[...]
-    import zarr  # noqa: PLC0415 - 0.2 s that only foreign stores need
-
-    return np.asarray(zarr.open_array(path, mode="r")[index])
-
-
-_READERS: Mapping[str, Callable[[Path, Mapping[str, Any], int, tuple[int, ...]], NDArray[Any]]] = {
-    "multipart/related;type=image/tiff": _file_series,
-    "multipart/related;type=application/x-npy": _file_series,
-    "application/x-hdf5": _hdf5,
-    "application/x-zarr": _zarr,
-}

@@ -85,12 +85,12 @@ _FIELD = re.compile(r"\{0?(?::[<>^=+ ]?\d{0,2}[dn]?)?\}|%[-+ 0]{0,2}\d{0,2}(?:\.
 
 
 def name_from_template(template: str, number: int) -> str:
-    """Give the name of a file of a series that others wrote, relative to its folder.
+    """Give the name of a file of others, relative to its folder: one of a series or, without a number, always one.
 
     Raises
     ------
     ValueError
-        The template is none of one number, or its names leave the folder.
+        The template is none of one number at most, or its names leave the folder.
 
     Examples
     --------
@@ -99,10 +99,11 @@ def name_from_template(template: str, number: int) -> str:
     """
     fields = list(_FIELD.finditer(template))
     rest = _FIELD.sub("", template)
-    if len(fields) != 1 or set("{}%") & set(rest):
+    if len(fields) > 1 or set("{}%") & set(rest) or not template:
         raise ValueError(f"the template {template!r:.80} is none with one number, like '{{:06d}}.tif'")
-    field = fields[0][0]
-    name = template.replace(field, field.format(number) if field.startswith("{") else field % number)
+    name = template
+    for field in (match[0] for match in fields):
+        name = template.replace(field, field.format(number) if field.startswith("{") else field % number)
     pure = PurePath(name)
     if pure.is_absolute() or pure.drive or ".." in pure.parts or "\0" in name:
         raise ValueError(f"the template {template!r:.80} leads out of its folder")

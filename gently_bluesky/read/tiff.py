@@ -1,0 +1,140 @@
+"""TIFFs of others: what they say of themselves, whether all of it is there, and their pixels.
+
+A file that was cut short opens all the same, with fewer planes, and tifffile only logs it: here it is an error.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class TiffFacts:
+    """Of the first series of a TIFF.
+
+    Attributes
+    ----------
+    shape, dtype
+        As it is read; numpy's spelling.
+    axes
+        A letter an axis, as tifffile has them: T, C, Z, Y, X, S; Q and I where the file does not say.
+    series
+        How many there are.
+    ome_xml
+        "" if there is none.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    axes: str
+    series: int
+    ome_xml: str
+
+
+def read_tiff(path: Path) -> NDArray[Any]:
+    """Give the pixels of a TIFF's first series: mapped where they lie plainly, decoded else.
+
+    Raises
+    ------
+    OSError
+        It is not there.
+    ValueError
+        It is damaged, or needs a package that is not here to be decoded.
+    """
+    import tifffile  # noqa: PLC0415 - 0.1 s that only foreign files need
+
+    with _complaints() as complaints:
+        try:
+            return tifffile.memmap(path, mode="r")
+        except ValueError:  # compressed, tiled or in pieces
+            pixels = np.asarray(_decoded(path))
+        if complaints:
+            raise ValueError(f"{path} was cut short, or is damaged: {complaints[0]:.200}")
+        return pixels
+
+
+def _decoded(path: Path) -> NDArray[Any]:
+    import tifffile  # noqa: PLC0415
+
+    try:
+        return tifffile.imread(path)
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # what decodes has errors of its own
+        raise ValueError(f"{path} cannot be decoded: {error!s:.200}") from error
+
+
+def look_at_tiff(path: Path) -> TiffFacts:
+    """Read what a TIFF says of itself; no pixel is decoded.
+
+    Raises
+    ------
+    ValueError
+        It is no TIFF, was cut short, or needs a package that is not here to be decoded.
+    """
+    import tifffile  # noqa: PLC0415 - 0.1 s that others need not spend
+
+    try:
+        with _complaints() as complaints, tifffile.TiffFile(path) as file:
+            series = file.series[0]
+            _hold_whole(series, path.stat().st_size, complaints)
+            for table, code in (
+                (tifffile.TIFF.DECOMPRESSORS, series.keyframe.compression),
+                (tifffile.TIFF.UNPREDICTORS, series.keyframe.predictor),
+            ):
+                table[code]
+            mapped = series.dataoffset is not None  # else it is decoded, into numbers of this machine
+            dtype = series.dtype.newbyteorder(file.byteorder if mapped else "<").str
+            return TiffFacts(series.shape, dtype, series.axes, len(file.series), file.ome_metadata or "")
+    except KeyError as error:
+        raise ValueError(f"{error.args[0]} (pip install imagecodecs)") from error
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # a damaged file may be anything
+        raise ValueError(f"it is no TIFF, or a damaged one: {error!s:.200}") from error
+
+
+def _hold_whole(series: Any, size: int, complaints: list[str]) -> None:
+    if complaints:
+        raise ValueError(f"it was cut short, or is damaged: {complaints[0]:.200}")
+    if series.is_multifile:
+        raise ValueError("its pixels are spread over several files")
+    if series.dataoffset is not None:
+        end = series.dataoffset + series.nbytes
+    else:
+        pages = list(series.pages)
+        if None in pages or any(0 in page.databytecounts for page in pages):
+            raise ValueError("some of its planes were never written")
+        end = max(
+            offset + count
+            for page in pages
+            for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)
+        )
+    if not 0 < end <= size:
+        raise ValueError(f"it was cut short: its pixels reach to byte {end:,}, and it has {size:,}")
+
+
+@contextmanager
+def _complaints() -> Iterator[list[str]]:
+    """Give what tifffile logs as errors, in place of a log: a damaged directory is no exception there."""
+    found: list[str] = []
+
+    class _Listener(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            text = record.getMessage()
+            if record.levelno >= logging.ERROR and "series raised" not in text:  # that is only odd metadata
+                found.append(text)
+            return False
+
+    listener, logger = _Listener(), logging.getLogger("tifffile")
+    logger.addFilter(listener)
+    try:
+        yield found
+    finally:
+        logger.removeFilter(listener)
