@@ -106,6 +106,13 @@ class RunExistsError(GentlyError, FileExistsError):
     """The run is already in this root."""
 
 
+# --- exchange -----------------------------------------------------------------------------------------------
+
+
+class ImportRefusedError(GentlyError, ValueError):
+    """What was to be imported cannot be, or not as it was asked for; nothing was written."""
+
+
 # --- keeping ------------------------------------------------------------------------------------------------
 
 

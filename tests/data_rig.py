@@ -277,7 +277,8 @@ def hold_together(documents: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
         event_model.schema_validators[kind].validate(dict(document))
         for reference in ("descriptor", "run_start", "stream_resource", "resource"):
             assert reference not in document or document[reference] in seen, f"{name} before its {reference}"
-        seen.add(document.get("uid", document.get("datum_id", "")))
+        uid = document.get("uid", document.get("datum_id", ""))
+        seen.update(uid if isinstance(uid, list) else [uid])
     check = DocumentCheck("")
     for name, document in documents:
         check(name, dict(document))

@@ -9,12 +9,14 @@ import bluesky.plan_stubs as bps
 import bluesky.plans as bp
 import numpy as np
 import pytest
+import tifffile
 from bluesky import Msg
 
 from gently_bluesky import FileWriter, replay
 from gently_bluesky.read.run import Run
 from tests.data_rig import SHAPE, Camera, hold_together, inline, journal, of, record, volume
 from tests.devices_rig import PLANES, SIZE, simulated
+from tests.old_session_rig import a_session, the_run
 from tests.test_replay import flight
 
 Plan = Iterator[Msg]
@@ -97,6 +99,37 @@ def test_tiled_reads_back_a_fly_scan(root: Path, client: Any) -> None:
     run = record(root, flight)
     pixels = read(tiled(run, "plugins", client), "cam_image")
     np.testing.assert_array_equal(pixels, np.stack([volume(i) for i in range(4)]))
+
+
+@pytest.mark.parametrize("compression", ["zlib", None])
+def test_tiled_reads_back_a_linked_session_of_old(
+    root: Path, tmp_path: Path, client: Any, compression: str | None
+) -> None:
+    old = a_session(tmp_path / "store", f"compressed by {compression}", compression=compression)
+    run = the_run(tmp_path / "store", root)
+    there = tiled(run, "plugins", client)
+    order = zip(run["primary"]["embryo"], run["primary"]["timepoint"], strict=True)
+    np.testing.assert_array_equal(read(there, "volume"), np.stack([old.volumes[key] for key in order]))
+    assert read(there, "embryo").tolist() == run["primary"]["embryo"].tolist()
+    assert read(there, "snapshot", "snapshots_bf").shape == (1, 20, 30)
+    assert read(there, "water_c", "temperature").tolist() == [20.0, 21.0, 22.0, 23.0]
+
+
+@BOTH
+def test_tiled_reads_back_a_single_tiff_of_others(root: Path, tmp_path: Path, client: Any, which: str) -> None:
+    tifffile.imwrite(tmp_path / "x.tif", volume(3), compression="zlib", photometric="minisblack")
+    np.testing.assert_array_equal(
+        read(tiled(the_run(tmp_path / "x.tif", root), which, client), "volume")[0], volume(3)
+    )
+
+
+def test_of_a_part_of_a_file_tiled_gives_an_error_and_no_other_pixels(
+    root: Path, tmp_path: Path, client: Any
+) -> None:
+    a_session(tmp_path / "store", "of two views", shape=(2, *SHAPE))
+    there = tiled(the_run(tmp_path / "store", root), "plugins", client)
+    with pytest.raises(Exception, match="reshape"):
+        read(there, "volume_1")
 
 
 def test_a_tiled_writer_that_listens_to_the_file_writer_finds_the_files_there(root: Path, client: Any) -> None:

@@ -5,11 +5,11 @@ Every expected error is one line on stderr and exit status 1.
 
 import sys
 
-from gently_bluesky.cli import convert, demo, keep, retention, runs
+from gently_bluesky.cli import convert, demo, importing, keep, retention, runs
 from gently_bluesky.cli.app import app
 from gently_bluesky.errors import GentlyError
 
-__all__ = ["app", "convert", "demo", "keep", "main", "retention", "runs"]
+__all__ = ["app", "convert", "demo", "importing", "keep", "main", "retention", "runs"]
 
 
 def main() -> None:

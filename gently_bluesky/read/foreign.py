@@ -120,7 +120,7 @@ def _zarr(path: Path, parameters: Mapping[str, Any], index: int, shape: tuple[in
         # written by a FileWriter, and copied: what is missing is no zeros
         from gently_bluesky.store.zarr_pixels import ZarrPixels  # noqa: PLC0415 - codecs that only Zarr needs
 
-        part = ZarrPixels(path.parent, cut[0], level=int(path.name))[(*cut[1:], ...)]
+        part = ZarrPixels(path.parent, cut[0], level=int(path.name))[cut[1:] or ...]
     else:
         import zarr  # noqa: PLC0415 - 0.2 s that only foreign stores need
 
