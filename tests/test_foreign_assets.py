@@ -19,8 +19,9 @@ from bluesky import Msg
 from ophyd.sim import SynSignal
 
 from gently_bluesky import Catalog, FileWriter
-from gently_bluesky.errors import UnfillableError, VolumeMissingError
+from gently_bluesky.errors import DamagedVolumeError, UnfillableError, VolumeMissingError
 from gently_bluesky.keep.verify import verify
+from gently_bluesky.read.foreign import cut_of
 from gently_bluesky.read.run import Run
 from tests.data_rig import (
     Camera,
@@ -363,6 +364,48 @@ def test_a_tiff_of_others_that_was_cut_short_is_never_served(root: Path, tmp_pat
     for i in range(2):
         with pytest.raises(UnfillableError, match="cannot be read"):
             run["primary"].images("img").volume(i)
+
+
+PARTS: list[Any] = [
+    np.s_[2], np.s_[2, 3], np.s_[2, 3, 4], np.s_[-1, -2, -3], np.s_[:, 3], np.s_[:, :, 4], np.s_[1:3, ::2, 5],
+    np.s_[::-1, ::-3, 10:2:-1], np.s_[3:3], np.s_[:, 2:2], np.s_[1:, 1:5, 2:7], np.s_[:],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("cut", ["...", "1", ":,1:6", "...,2:9,4:"])
+@pytest.mark.parametrize("options", [{"compression": "zlib"}, {"tile": (16, 16)}], ids=str)
+def test_compressed_planes_are_indexed_as_arrays_are(
+    root: Path, tmp_path: Path, cut: str, options: dict[str, Any]
+) -> None:
+    whole = np.arange(4 * 6 * 12 * 16, dtype="<u2").reshape(4, 6, 12, 16)
+    tifffile.imwrite(tmp_path / "x.tif", whole, photometric="minisblack", **options)
+    expected = whole[cut_of(cut)]
+    uri, parameters = f"file://localhost{tmp_path}/", {"template": "x.tif", "join_method": "stack", "slice": cut}
+    run = foreign(root, "multipart/related;type=image/tiff", uri, parameters, expected.shape)
+    images = run["primary"].images("img")
+    for part in PARTS:
+        np.testing.assert_array_equal(images[(0, *(part if isinstance(part, tuple) else (part,)))], expected[part])
+    np.testing.assert_array_equal(images.volume(1), expected)
+    np.testing.assert_array_equal(images.to_dask()[0].compute(), expected)
+
+
+def test_a_plane_of_a_compressed_tiff_is_decoded_alone(root: Path, tmp_path: Path) -> None:
+    frames = volume(3, (8, 32, 32))
+    tifffile.imwrite(tmp_path / "x.tif", frames, compression="zlib", photometric="minisblack")
+    with tifffile.TiffFile(tmp_path / "x.tif") as file:
+        offset = file.pages[5].dataoffsets[0]
+    with (tmp_path / "x.tif").open("r+b") as raw:
+        raw.seek(offset)
+        raw.write(bytes(20))
+    uri, parameters = f"file://localhost{tmp_path}/", {"template": "x.tif", "join_method": "stack"}
+    images = foreign(root, "multipart/related;type=image/tiff", uri, parameters, (8, 32, 32))["primary"].images(
+        "img"
+    )
+    np.testing.assert_array_equal(images[0, 4], frames[4])
+    with pytest.raises(DamagedVolumeError, match=r"x\.tif cannot be decoded"):
+        images[0, 5]
+    with pytest.raises(DamagedVolumeError, match=r"x\.tif cannot be decoded"):
+        images.volume(0)
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])

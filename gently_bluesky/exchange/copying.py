@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from gently_bluesky.errors import GentlyError, WriterFailedError
 from gently_bluesky.exchange.as_run import foreign_resource
 from gently_bluesky.exchange.found import Image, Part, Remark, row_key
-from gently_bluesky.read.foreign import cut_of, read_foreign
+from gently_bluesky.read.assets import in_memory
+from gently_bluesky.read.foreign import read_foreign
 from gently_bluesky.read.run import Run
 from gently_bluesky.store.layout import uri_path
 
@@ -29,7 +30,6 @@ class Copying:
         self.left_out: list[Remark] = []
         self._folder = folder
         self._sums: dict[tuple[Any, ...], str] = {}
-        self._newest: tuple[str, NDArray[Any]] | None = None
 
     def __call__(self, image: Image) -> Mapping[str, NDArray[Any]] | None:
         """Give the pixels of an image, by data key; None if they cannot be read, which is then told."""
@@ -43,25 +43,13 @@ class Copying:
         return arrays
 
     def _array(self, image: Image, part: Part) -> NDArray[Any]:
-        array = self._file(image)[cut_of(part.cut)] if image.format == "tiff" else self._read(image, part)
-        if (array.shape, array.dtype.str) != (part.shape, part.dtype):
-            raise ValueError(f"it holds {array.shape} {array.dtype}, and was {part.shape} {part.dtype} before")
-        return array
-
-    def _file(self, image: Image) -> NDArray[Any]:
-        """Give the whole array of a TIFF: what is compressed is decoded once, for all parts."""
-        if self._newest is None or self._newest[0] != image.file:
-            self._newest = None  # one at a time
-            self._newest = image.file, self._read(image, image.parts[0], whole=True)
-        return self._newest[1]
-
-    def _read(self, image: Image, part: Part, *, whole: bool = False) -> NDArray[Any]:
         mimetype, uri, parameters = foreign_resource(self._folder, image, part)
         path = uri_path(uri)
         assert path is not None
-        if whole:
-            del parameters["slice"]
-        return read_foreign(mimetype, path, parameters, 0, part.shape)
+        array = in_memory(read_foreign(mimetype, path, parameters, 0, part.shape))
+        if (array.shape, array.dtype.str) != (part.shape, part.dtype):
+            raise ValueError(f"it holds {array.shape} {array.dtype}, and was {part.shape} {part.dtype} before")
+        return array
 
     def compare(self, run: Run) -> None:
         """Hold what was stored, read back, against what was read before.

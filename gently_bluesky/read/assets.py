@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gently_bluesky.errors import BadVolumeError, DamagedVolumeError, UnfillableError, VolumeMissingError
-from gently_bluesky.read.foreign import READERS, read_foreign
+from gently_bluesky.read.foreign import READERS, ForeignPixels, read_foreign
+from gently_bluesky.read.tiff_pixels import TiffPixels
 from gently_bluesky.store.formats import MAPPED, examine, map_pixels, stamp_of
 from gently_bluesky.store.layout import uri_path
 from gently_bluesky.store.manifest import ManifestEntry, foreign_asset, read_entries
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 HandlerRegistry = Mapping[str, Callable[..., Callable[..., Any]]]
 """As event_model has it: spec (or mimetype) -> class, made with a path and keywords, called with keywords."""
 
-Pixels = Union[NDArray[Any], "ZarrPixels"]
+Pixels = Union[NDArray[Any], "ZarrPixels", TiffPixels]
 """A volume: an array, or what gives one when it is indexed."""
 
 _KEPT_MAPS = 16
@@ -130,7 +131,8 @@ class AssetReader:
         if partial and forms and as_before(forms[0]).state == "aborted":
             return self._mapped(forms[0], partial=True)
         if not forms:  # not kept: it may be a whole volume in memory
-            return _read_only(self._foreign(ref, data_key))
+            pixels = self._foreign(ref, data_key)
+            return _read_only(pixels) if isinstance(pixels, np.ndarray) else pixels
         try:
             return self._keep((ref, across), self._any_of(forms, across=across))
         except FileNotFoundError:  # it went since the manifest was read, or came
@@ -211,7 +213,7 @@ class AssetReader:
 
     # --- what others wrote ----------------------------------------------------------------------------------
 
-    def _foreign(self, ref: VolumeRef, data_key: Doc) -> NDArray[Any]:
+    def _foreign(self, ref: VolumeRef, data_key: Doc) -> ForeignPixels:
         mimetype, path, parameters = self._foreign_file(ref)
         if mimetype in self._registry:
             handler = self._registry[mimetype](path, **parameters)

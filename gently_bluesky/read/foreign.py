@@ -15,13 +15,17 @@ from numpy.typing import NDArray
 
 from gently_bluesky.errors import UnfillableError
 from gently_bluesky.read.tiff import read_tiff
+from gently_bluesky.read.tiff_pixels import TiffPixels
 from gently_bluesky.store.layout import name_from_template
+
+ForeignPixels = NDArray[Any] | TiffPixels
+"""An array, or what gives one when it is indexed."""
 
 
 def read_foreign(
     mimetype: str, path: Path, parameters: Mapping[str, Any], index: int, shape: tuple[int, ...]
-) -> NDArray[Any]:
-    """Read one event's array out of an asset that others wrote.
+) -> ForeignPixels:
+    """Read one event's array out of an asset that others wrote; planes that are compressed, when they are indexed.
 
     Parameters
     ----------
@@ -69,32 +73,34 @@ def _cut_part(part: str) -> int | slice | EllipsisType:
     return slice(int(start) if start else None, int(stop) if stop else None) if colon else int(part)
 
 
-def _as_described(part: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """Hold a part of a file against its data key, from which it may differ in axes of length 1."""
-    if [size for size in part.shape if size != 1] != [size for size in shape if size != 1]:
-        raise ValueError(f"it holds {part.shape}, and is described as {shape}")
-    return part.reshape(shape)
+def _part_of(array: ForeignPixels, spelled: str, shape: tuple[int, ...]) -> ForeignPixels:
+    """Give a part of a file; it may differ from its data key in axes of length 1, and in nothing else."""
+    cut = cut_of(spelled)
+    there = np.broadcast_to(np.empty((), "?"), array.shape)[cut].shape
+    if [size for size in there if size != 1] != [size for size in shape if size != 1]:
+        raise ValueError(f"it holds {there}, and is described as {shape}")
+    return array.cut(cut, shape) if isinstance(array, TiffPixels) else array[cut].reshape(shape)
 
 
-def _file_series(path: Path, parameters: Mapping[str, Any], index: int, shape: tuple[int, ...]) -> NDArray[Any]:
+def _file_series(path: Path, parameters: Mapping[str, Any], index: int, shape: tuple[int, ...]) -> ForeignPixels:
     template = parameters["template"]
     names = partial(name_from_template, template)
     if parameters.get("join_method") == "stack":
         content = _read_file(path / names(index))
-        return _as_described(content[cut_of(parameters["slice"])], shape) if "slice" in parameters else content
+        return _part_of(content, parameters["slice"], shape) if "slice" in parameters else content
     per_file = int(parameters.get("chunk_shape", [1])[0] or 1)
     per_event = shape[0] if shape else 1
     frames = range(index * per_event, (index + 1) * per_event)
     parts = []
     for number in range(frames.start // per_file, -(-frames.stop // per_file)):
-        content = _read_file(path / names(number))
+        content = np.asarray(_read_file(path / names(number)))
         content = content if per_file > 1 or content.ndim == len(shape) else content[np.newaxis]
         first = number * per_file
         parts.append(content[max(frames.start - first, 0) : frames.stop - first])
     return np.concatenate(parts)
 
 
-def _read_file(path: Path) -> NDArray[Any]:
+def _read_file(path: Path) -> ForeignPixels:
     if path.suffix == ".npy":
         array: NDArray[Any] = np.load(path, mmap_mode="r")
         return array
@@ -112,7 +118,7 @@ def _hdf5(path: Path, parameters: Mapping[str, Any], index: int, shape: tuple[in
     return data if len(data.shape) == len(shape) else data.reshape(shape or data.shape[1:])
 
 
-def _zarr(path: Path, parameters: Mapping[str, Any], index: int, shape: tuple[int, ...]) -> NDArray[Any]:
+def _zarr(path: Path, parameters: Mapping[str, Any], index: int, shape: tuple[int, ...]) -> ForeignPixels:
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there")
     cut = cut_of(parameters["slice"]) if "slice" in parameters else (index,)
@@ -125,10 +131,10 @@ def _zarr(path: Path, parameters: Mapping[str, Any], index: int, shape: tuple[in
         import zarr  # noqa: PLC0415 - 0.2 s that only foreign stores need
 
         part = np.asarray(zarr.open_array(path, mode="r")[cut])
-    return _as_described(part, shape) if "slice" in parameters else part
+    return _part_of(part, "...", shape) if "slice" in parameters else part
 
 
-READERS: Mapping[str, Callable[[Path, Mapping[str, Any], int, tuple[int, ...]], NDArray[Any]]] = {
+READERS: Mapping[str, Callable[[Path, Mapping[str, Any], int, tuple[int, ...]], ForeignPixels]] = {
     "multipart/related;type=image/tiff": _file_series,
     "multipart/related;type=application/x-npy": _file_series,
     "application/x-hdf5": _hdf5,

@@ -3,15 +3,17 @@
 A file that was cut short opens all the same, with fewer planes, and tifffile only logs it: here it is an error.
 """
 
+import contextlib
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gently_bluesky.read.tiff_pixels import TiffPixels, pages_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +39,8 @@ class TiffFacts:
     ome_xml: str
 
 
-def read_tiff(path: Path) -> NDArray[Any]:
-    """Give the pixels of a TIFF's first series: mapped where they lie plainly, decoded else.
+def read_tiff(path: Path) -> NDArray[Any] | TiffPixels:
+    """Give the pixels of a TIFF's first series: mapped where they lie plainly, decoded plane by plane else.
 
     Raises
     ------
@@ -49,25 +51,11 @@ def read_tiff(path: Path) -> NDArray[Any]:
     """
     import tifffile  # noqa: PLC0415 - 0.1 s that only foreign files need
 
-    with _complaints() as complaints:
-        try:
-            return tifffile.memmap(path, mode="r")
-        except ValueError:  # compressed, tiled or in pieces
-            pixels = np.asarray(_decoded(path))
-        if complaints:
-            raise ValueError(f"{path} was cut short, or is damaged: {complaints[0]:.200}")
-        return pixels
-
-
-def _decoded(path: Path) -> NDArray[Any]:
-    import tifffile  # noqa: PLC0415
-
-    try:
-        return tifffile.imread(path)
-    except (OSError, ValueError):
-        raise
-    except Exception as error:  # what decodes has errors of its own
-        raise ValueError(f"{path} cannot be decoded: {error!s:.200}") from error
+    with contextlib.suppress(ValueError):  # compressed, tiled or in pieces
+        return tifffile.memmap(path, mode="r")
+    with _first_series(path) as (_, series):
+        pixels = pages_of(path, series)
+        return np.asarray(series.asarray()) if pixels is None else pixels
 
 
 def look_at_tiff(path: Path) -> TiffFacts:
@@ -78,6 +66,15 @@ def look_at_tiff(path: Path) -> TiffFacts:
     ValueError
         It is no TIFF, was cut short, or needs a package that is not here to be decoded.
     """
+    with _first_series(path) as (file, series):
+        mapped = series.dataoffset is not None  # else it is decoded, into numbers of this machine
+        dtype = series.dtype.newbyteorder(file.byteorder if mapped else "<").str
+        return TiffFacts(series.shape, dtype, series.axes, len(file.series), file.ome_metadata or "")
+
+
+@contextlib.contextmanager
+def _first_series(path: Path) -> Iterator[tuple[Any, Any]]:
+    """Open a TIFF of which all is there and can be decoded here; whatever is wrong with it is a ValueError."""
     import tifffile  # noqa: PLC0415 - 0.1 s that others need not spend
 
     try:
@@ -89,14 +86,12 @@ def look_at_tiff(path: Path) -> TiffFacts:
                 (tifffile.TIFF.UNPREDICTORS, series.keyframe.predictor),
             ):
                 table[code]
-            mapped = series.dataoffset is not None  # else it is decoded, into numbers of this machine
-            dtype = series.dtype.newbyteorder(file.byteorder if mapped else "<").str
-            return TiffFacts(series.shape, dtype, series.axes, len(file.series), file.ome_metadata or "")
+            yield file, series
     except KeyError as error:
         raise ValueError(f"{error.args[0]} (pip install imagecodecs)") from error
     except (OSError, ValueError):
         raise
-    except Exception as error:  # a damaged file may be anything
+    except Exception as error:  # a damaged file may be anything, and what decodes has errors of its own
         raise ValueError(f"it is no TIFF, or a damaged one: {error!s:.200}") from error
 
 
@@ -120,7 +115,7 @@ def _hold_whole(series: Any, size: int, complaints: list[str]) -> None:
         raise ValueError(f"it was cut short: its pixels reach to byte {end:,}, and it has {size:,}")
 
 
-@contextmanager
+@contextlib.contextmanager
 def _complaints() -> Iterator[list[str]]:
     """Give what tifffile logs as errors, in place of a log: a damaged directory is no exception there."""
     found: list[str] = []
