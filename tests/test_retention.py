@@ -921,7 +921,7 @@ def test_what_is_no_run_and_no_root_is_an_error(root: Path, tmp_path: Path) -> N
 
 def test_a_reader_that_knew_the_manifest_before_tells_of_the_removal_too(root: Path) -> None:
     run = timelapse(root, 2)
-    images = fresh(root, run)["untimed"]["cam_image"]
+    images = fresh(root, run)["primary"]["cam_image"]
     held_by_reader = images.volume(0)
     apply(planned(root))
     with pytest.raises(VolumeMissingError, match=r"was removed on .* by rule 'all'"):
@@ -934,7 +934,7 @@ def test_a_reader_that_knew_the_manifest_before_tells_of_the_removal_too(root: P
 def test_a_reader_takes_the_form_that_is_there(root: Path) -> None:
     run = timelapse(root, 2)
     add_npy(run)
-    images = fresh(root, run)["untimed"]["cam_image"]
+    images = fresh(root, run)["primary"]["cam_image"]
     images.volume(0)
     apply(planned(root, ARCHIVED))
     np.testing.assert_array_equal(images.volume(1), volume(1))
