@@ -59,7 +59,7 @@ def why_none(
     there
         What was looked at.
     what
-        The question: what each of its parts must be, in plain values.
+        The question: what each of its parts must be, in plain values, or a frozenset of them.
     values
         Gives what one of them says of a part: nothing, a value, or several.
 
@@ -70,13 +70,23 @@ def why_none(
     """
     so_far = ""
     for key in sorted(what, key=_place):
-        fitting = [each for each in there if what[key] in values(each, key)]
+        fitting = [each for each in there if any(is_asked(value, what[key]) for value in values(each, key))]
         if not fitting:
             others = _distinct(value for each in there for value in values(each, key))
-            return f"{key} {what[key]!r} is not there{so_far}; available: {listed(others)}", {key: others}
+            return f"{key} {said(what[key])} is not there{so_far}; available: {listed(others)}", {key: others}
         there = fitting
-        so_far += f"{',' if so_far else ' for'} {key} {what[key]!r}"
+        so_far += f"{',' if so_far else ' for'} {key} {said(what[key])}"
     return "", {}
+
+
+def is_asked(value: Any, wanted: Any) -> bool:
+    """Whether a value is what is asked for, or one of a frozenset of values."""
+    return any(value == each for each in wanted) if isinstance(wanted, frozenset) else bool(value == wanted)
+
+
+def said(wanted: Any) -> str:
+    """Give what is asked for, a value or a frozenset of them, as messages say it."""
+    return listed(_distinct(wanted)) if isinstance(wanted, frozenset) else repr(wanted)
 
 
 def _place(key: str) -> tuple[int, str]:

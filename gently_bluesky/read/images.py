@@ -224,7 +224,11 @@ class ImageSeries:
         VolumeMissingError, UnfillableError
             The file is gone, or nobody here can read it.
         """
-        return in_memory(self._volume(self._position(event), include_bad=include_bad or self._include_bad))
+        return in_memory(self.lazy(event, include_bad=include_bad))
+
+    def lazy(self, event: int, *, include_bad: bool = False) -> Pixels:
+        """Give one volume as `volume` does; of OME-Zarr only what it is indexed with is decoded, every time."""
+        return self._volume(self._position(event), include_bad=include_bad or self._include_bad)
 
     def _position(self, event: int) -> int:
         try:

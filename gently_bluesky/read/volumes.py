@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from gently_bluesky.read.answers import Answer, why_none
+from gently_bluesky.read.answers import Answer, is_asked, why_none
 from gently_bluesky.read.images import ImageSeries
 from gently_bluesky.read.run import Run
 from gently_bluesky.read.stream import Stream
@@ -89,7 +89,7 @@ def no_volumes(rows: Sequence[VolumeRow], what: Mapping[str, Any]) -> Volumes:
     rows
         What was looked at, bad volumes and those of other sessions included.
     what
-        The question: what each field must be, in plain values.
+        The question: what each field must be, in plain values, or a frozenset of them.
     """
     if not rows:
         return Volumes(why_none="there are none in the runs that were looked at")
@@ -102,5 +102,5 @@ def no_volumes(rows: Sequence[VolumeRow], what: Mapping[str, Any]) -> Volumes:
 
 
 def fits(row: VolumeRow, what: Mapping[str, Any]) -> bool:
-    """Whether a volume is what is asked for, in plain values."""
-    return all(getattr(row, key) == value for key, value in what.items())
+    """Whether a volume is what is asked for, in plain values, or one of a frozenset of them."""
+    return all(is_asked(getattr(row, key), value) for key, value in what.items())

@@ -244,17 +244,22 @@ def _named(descriptor: int, unnamed: Path, path: Path) -> int:
         os.close(descriptor)
         unnamed.rename(path)
         return os.open(path, os.O_RDWR | _BINARY)
+    give_name(unnamed, path)
+    return descriptor
+
+
+def give_name(unnamed: Path, path: Path) -> None:
+    """Give a file or a folder another name on its file system, unless that is taken: FileExistsError."""
     try:
-        path.hardlink_to(unnamed)  # refuses a name that is taken, which a rename does not here
+        path.hardlink_to(unnamed)  # refuses a name that is taken, which a rename does not on every system
     except FileExistsError:
         raise
-    except OSError:  # a file system without links
+    except OSError:  # a folder, or a file system without links
         if path.exists():
             raise FileExistsError(f"{path} is there already") from None
         unnamed.rename(path)
     else:
         unnamed.unlink()
-    return descriptor
 
 
 def _reserve(descriptor: int, size: int) -> None:

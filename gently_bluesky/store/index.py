@@ -18,7 +18,7 @@ from gently_bluesky.errors import DocumentError, JournalError, RunLockedError
 from gently_bluesky.store.documents import check_document
 from gently_bluesky.store.journal import append_shared, read_documents, read_lines, read_start, rewrite_shared
 from gently_bluesky.store.layout import without_links
-from gently_bluesky.store.streams import Doc, RunTable, is_good
+from gently_bluesky.store.streams import Doc, Row, RunTable, is_good
 from gently_bluesky.store.strict_json import plain, restored
 
 log = logging.getLogger(__name__)
@@ -93,6 +93,12 @@ def _is_sound(row: VolumeRow) -> bool:
     return all(isinstance(getattr(row, name), kind) for name, kind in kinds.items())
 
 
+def shown_by(row: Row, start: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what the volumes of an event show, by the fields of a VolumeRow; its word goes before its start's."""
+    said: dict[str, Any] = {key: row.data.get(key, start.get(key)) for key in IDENTITY_KEYS}
+    return said | {"session": start.get("session"), "good": is_good(row.data)}
+
+
 def volume_rows(run: RunTable) -> Iterator[VolumeRow]:
     """Give the volumes of a run, by stream and seq_num; an event's word goes before its start's.
 
@@ -102,8 +108,7 @@ def volume_rows(run: RunTable) -> Iterator[VolumeRow]:
     for stream in run.streams.values():
         images = {key: entry for key, entry in stream.data_keys.items() if entry.get("external")}
         for row in stream.rows() if images or "timepoint" in stream.data_keys else ():
-            said: dict[str, Any] = {key: row.data.get(key, start.get(key)) for key in IDENTITY_KEYS}
-            said |= {"session": start.get("session"), "good": is_good(row.data)}
+            said = shown_by(row, start)
             # a small array stays in its event, and some events have none at all
             there = [key for key in images if images[key]["external"] != "STREAM:" or key in row.volumes]
             for key in there:

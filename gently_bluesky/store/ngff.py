@@ -18,6 +18,9 @@ from gently_bluesky.store.shards import Grid, codecs
 _AXES = {2: ("y", "x"), 3: ("z", "y", "x"), 4: ("frame", "z", "y", "x")}
 """By the number of axes of a volume; "frame" is of a kind of its own."""
 
+_KINDS = {"frame": {}, "c": {"type": "channel"}}
+"""What there is in front of space."""
+
 DTYPES = {
     "b1": "bool",
     **{
@@ -41,8 +44,10 @@ def group(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
 
 
-def array(geometry: Geometry, level: Level, grid: Grid, events: int) -> dict[str, Any]:
-    """Give the metadata of one level: all its events, in shards of one event."""
+def array(
+    geometry: Geometry, level: Level, grid: Grid, events: int, *, axes: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Give the metadata of one level: all its events, in shards of one event; `axes` as `multiscales` has them."""
     inner = inner_shape(geometry, level.shape)
     shard, chunk = (
         [1, *[1] * len(geometry.shape[:-3]), *each[-len(geometry.shape) :]]
@@ -60,7 +65,7 @@ def array(geometry: Geometry, level: Level, grid: Grid, events: int) -> dict[str
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
         "fill_value": zero,
         "codecs": [sharding],
-        "dimension_names": ["t", *_AXES[len(inner)]],
+        "dimension_names": ["t", *(axes or _AXES[len(inner)])],
         "attributes": {},
     }
 
@@ -71,7 +76,13 @@ def inner_shape(geometry: Geometry, level: tuple[int, int, int]) -> tuple[int, .
 
 
 def multiscales(
-    name: str, geometry: Geometry, levels: Sequence[Level], voxel_um: Sequence[float]
+    name: str,
+    geometry: Geometry,
+    levels: Sequence[Level],
+    voxel_um: Sequence[float],
+    *,
+    axes: Sequence[str] = (),
+    interval_s: float | None = None,
 ) -> dict[str, Any]:
     """Give the `ome` attribute of the root group.
 
@@ -83,14 +94,19 @@ def multiscales(
         Of one volume.
     voxel_um
         Spacing along (z, y, x), or (y, x), in micrometer; empty if it is not known, or not the same for all.
+    axes
+        Names of the axes of one event; ("c", "z", "y", "x") where it is several channels.
+    interval_s
+        From one event to the next; without it time has no unit.
     """
-    names = _AXES[len(geometry.shape)]
+    names = axes or _AXES[len(geometry.shape)]
     known = voxel_um if len(voxel_um) == min(len(names), 3) and all(0 < each < np.inf for each in voxel_um) else ()
     unit = {"unit": "micrometer"} if known else {}
-    axes: list[dict[str, Any]] = [{"name": "t", "type": "time"}]
-    axes += [{"name": each} if each == "frame" else {"name": each, "type": "space"} | unit for each in names]
+    seconds = {"unit": "second"} if interval_s else {}
+    said: list[dict[str, Any]] = [{"name": "t", "type": "time"} | seconds]
+    said += [{"name": each} | _KINDS.get(each, {"type": "space"} | unit) for each in names]
     spacing = np.array([*known] or [1.0] * min(len(names), 3))
-    lead = [1.0] * (1 + len(names) - len(spacing))
+    lead = [interval_s or 1.0] + [1.0] * (len(names) - len(spacing))
     datasets = []
     for number, level in enumerate(levels):
         factors = np.array(level.factors[-len(spacing) :])
@@ -101,5 +117,5 @@ def multiscales(
         datasets.append({"path": str(number), "coordinateTransformations": moves})
     return {
         "version": "0.5",
-        "multiscales": [{"name": name, "axes": axes, "datasets": datasets, "type": "mean"}],
+        "multiscales": [{"name": name, "axes": said, "datasets": datasets, "type": "mean"}],
     }
