@@ -128,6 +128,25 @@ class ConversionError(GentlyError, ValueError):
     """A volume that was not converted: what was read, or what was written, is not what the manifest says."""
 
 
+# --- export -------------------------------------------------------------------------------------------------
+
+
+class ExportError(GentlyError, ValueError):
+    """What cannot be exported as it was asked for; nothing stands under its final name."""
+
+
+class NothingSelectedError(ExportError, LookupError):
+    """A selection of which there is nothing, or not all that it names; the message says what there is."""
+
+
+class LossyCastError(ExportError):
+    """Pixels that the dtype they are to have cannot hold."""
+
+
+class TargetExistsError(GentlyError, FileExistsError):
+    """Where an export is to go, something is already."""
+
+
 # --- roots and reading --------------------------------------------------------------------------------------
 
 

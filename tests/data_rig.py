@@ -64,9 +64,17 @@ class Camera:
     parent = None
 
     def __init__(
-        self, name: str, sink: Sink, *, shape: Sequence[int] = SHAPE, dtype: DTypeLike = "<u2", **scalars: Any
+        self,
+        name: str,
+        sink: Sink,
+        *,
+        shape: Sequence[int] = SHAPE,
+        dtype: DTypeLike = "<u2",
+        view: str = "A",
+        **scalars: Any,
     ) -> None:
         self.name = name
+        self.view = view
         self.sink = sink
         self.shape = tuple(shape)
         self.dtype = np.dtype(dtype)
@@ -94,7 +102,7 @@ class Camera:
         return status
 
     def _take(self) -> None:
-        metadata = VolumeMetadata(voxel_size_um=(0.5, 0.25, 0.25), channel=f"{self.name} channel", view="A")
+        metadata = VolumeMetadata(voxel_size_um=(0.5, 0.25, 0.25), channel=f"{self.name} channel", view=self.view)
         self._resource = self.sink.open_resource(self.key, shape=self.shape, dtype=self.dtype, metadata=metadata)
         new = self._resource.new_volume()
         planes = volume(self.taken, self.shape, self.dtype).reshape(-1, *self.shape[-2:])
@@ -117,7 +125,7 @@ class Camera:
             "external": "STREAM:",
             "dims": list("tzyx"[-len(self.shape) :]),
             "voxel_size_um": [0.5, 0.25, 0.25],
-            "view": "A",
+            "view": self.view,
         }
         numbers = {f"{self.name}_number": 0} | self.scalars
         return {self.key: image} | {key: described(value) for key, value in numbers.items()}
