@@ -38,13 +38,14 @@ def demo(
 
     from devices import dark_on_signals, demo_embryos  # noqa: PLC0415
     from gently_bluesky.plans import Embryo, acquire_timelapse  # noqa: PLC0415
+    from gently_bluesky.provenance import provenance  # noqa: PLC0415
 
     logging.getLogger("bluesky").setLevel(logging.CRITICAL)  # its tracebacks; errors here are one line
     with FileWriter(root) as writer:
         catalog = Catalog(writer.root)
         dispim = _demo_microscope(core, writer)
         give_back = dark_on_signals(dispim)
-        engine: Any = RunEngine({}, scan_id_source=lambda _: catalog.next_scan_id())
+        engine: Any = RunEngine(provenance(), scan_id_source=lambda _: catalog.next_scan_id())
         engine.subscribe(writer)
         embryos = [Embryo(name=name, x_um=x, y_um=y) for name, (x, y) in demo_embryos().items()]
         plan = acquire_timelapse(

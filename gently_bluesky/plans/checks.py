@@ -124,5 +124,6 @@ def check_rounds(count: int, interval_s: float) -> None:
 
 def _calibrates(lines: object) -> bool:
     return isinstance(lines, Mapping) and all(
-        view in {"A", "B"} and isinstance(line, Calibration) for view, line in lines.items()
+        view in {"A", "B"} and isinstance(line, Calibration) and isinstance(line.run, str | None)
+        for view, line in lines.items()
     )

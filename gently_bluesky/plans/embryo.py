@@ -16,11 +16,14 @@ class Calibration:
         Where the sheet is then.
     um_per_deg
         Slope of the line.
+    run
+        The uid of the run that it was measured in, if there is one: the start document then links to it.
     """
 
     piezo_offset_um: float
     galvo_offset_deg: float
     um_per_deg: float
+    run: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -142,6 +142,7 @@ def acquire_timelapse(
         "interval_s": interval_s,
         "num_points": events,
         **expected_bytes(read, triggers=events, settings=settings),
+        **_calibrated_by(embryos),
         "hints": {"dimensions": [(("time",), "primary")]},
         **(md or {}),
     }
@@ -168,6 +169,12 @@ def acquire_timelapse(
 
     yield from tell(settings)
     return (yield from dark_afterwards(dispim, rounds()))
+
+
+def _calibrated_by(embryos: Sequence[Embryo]) -> dict[str, list[str]]:
+    """Say which runs the calibrations that are used were measured in, those that are known."""
+    runs = {line.run for embryo in embryos for line in embryo.calibration.values() if line.run}
+    return {"calibration": sorted(runs)} if runs else {}
 
 
 def _calibration_of(dispim: Microscope) -> dict[str, Calibration]:

@@ -10,8 +10,7 @@ from devices import Configuration, demo_micromanager_configuration, load_configu
 from gently_bluesky.errors import ConfigError
 
 
-def _configured() -> Configuration:
-    file = Path(os.environ.get("GENTLY_CONFIG") or Path(__file__).parent.parent / "dispim.toml")
+def _configured(file: Path) -> Configuration:
     found = load_configuration(file)
     core = os.environ.get("GENTLY_CORE") or found.core
     if core not in {"simulated", "micromanager"}:
@@ -22,4 +21,5 @@ def _configured() -> Configuration:
     return found.model_copy(update={"core": core})
 
 
-configuration = _configured()
+configuration_file = Path(os.environ.get("GENTLY_CONFIG") or Path(__file__).parent.parent / "dispim.toml")
+configuration = _configured(configuration_file)

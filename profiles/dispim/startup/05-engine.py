@@ -6,12 +6,14 @@ GENTLY_ROOT says where the runs go; without it, the folder gently-data where IPy
 import getpass
 import os
 import threading
+from pathlib import Path
 
 from bluesky import RunEngine, SupplementalData
 from bluesky.callbacks.best_effort import BestEffortCallback
 
 from gently_bluesky import Catalog, FileWriter, replay
 from gently_bluesky.keep.space import SuspendOnLowSpace
+from gently_bluesky.provenance import provenance
 
 _GB = 1_000_000_000
 _space = configuration.space
@@ -23,7 +25,11 @@ catalog = Catalog(writer.root)
 
 # off the main thread there are no signals to handle, and the RunEngine's own defaults would raise
 _signals = {} if threading.current_thread() is threading.main_thread() else {"context_managers": []}
-RE = RunEngine({"operator": getpass.getuser()}, scan_id_source=lambda _: catalog.next_scan_id(), **_signals)
+_said_by_all = {
+    "operator": getpass.getuser(),
+    **provenance(profile=Path(__file__).parent.parent, configuration=configuration_file),
+}
+RE = RunEngine(_said_by_all, scan_id_source=lambda _: catalog.next_scan_id(), **_signals)
 RE.subscribe(writer)  # first: nothing is shown that is not being written
 
 bec = BestEffortCallback()
