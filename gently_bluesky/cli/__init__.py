@@ -1,15 +1,15 @@
-"""The command line: ``gently-bluesky demo``, ``runs``, ``show``, ``replay``, ``export``, and what keeps a root.
+"""The command line: ``gently-bluesky demo``, ``runs``, ``show``, ``replay``, ``export``, ``lineage``, and what keeps a root.
 
 Every expected error is one line on stderr and exit status 1.
 """
 
 import sys
 
-from gently_bluesky.cli import convert, demo, export, importing, keep, retention, runs
+from gently_bluesky.cli import convert, demo, export, importing, keep, lineage, retention, runs
 from gently_bluesky.cli.app import app
 from gently_bluesky.errors import GentlyError
 
-__all__ = ["app", "convert", "demo", "export", "importing", "keep", "main", "retention", "runs"]
+__all__ = ["app", "convert", "demo", "export", "importing", "keep", "lineage", "main", "retention", "runs"]
 
 
 def main() -> None:

@@ -11,12 +11,12 @@ from rich.table import Table
 
 from gently_bluesky.cli.app import DEFAULT_ROOT, AsJson, Root, app, out
 from gently_bluesky.cli.runs import find
-from gently_bluesky.cli.shown import clock, print_json
+from gently_bluesky.cli.shown import print_json
 from gently_bluesky.errors import ConfigError
 from gently_bluesky.keep.policy import POLICY, Policy, load_policy
 from gently_bluesky.read.catalog import Catalog
 from gently_bluesky.read.run import Run
-from gently_bluesky.read.words import counted
+from gently_bluesky.read.words import clock, counted
 from gently_bluesky.store.removed import day
 from gently_bluesky.store.tags import KEEP
 

@@ -10,11 +10,12 @@ from rich.table import Table
 
 from gently_bluesky import Catalog, FileWriter, replay
 from gently_bluesky.cli.app import DEFAULT_ROOT, AsJson, Root, app, out
-from gently_bluesky.cli.shown import clock, counted_volumes, print_json, print_run, without_stop
+from gently_bluesky.cli.shown import counted_volumes, print_json, print_run, without_stop
 from gently_bluesky.errors import MissingExtraError
 from gently_bluesky.keep.aside import make_way
 from gently_bluesky.keep.holdings import tags_of
 from gently_bluesky.read.run import Run
+from gently_bluesky.read.words import clock
 from gently_bluesky.store.manifest import read_entries
 from gently_bluesky.write.space import Reserve
 

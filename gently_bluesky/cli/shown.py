@@ -1,9 +1,8 @@
 """A run on a terminal, readable at 80 columns."""
 
-import datetime
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,9 @@ from rich.table import Table
 
 from gently_bluesky.cli.app import out
 from gently_bluesky.errors import JournalError
+from gently_bluesky.read.parentage import edges_of, selection_of
 from gently_bluesky.read.run import Run, Stream
-from gently_bluesky.read.words import counted
+from gently_bluesky.read.words import clock, counted
 from gently_bluesky.store.index import IDENTITY_KEYS
 from gently_bluesky.store.manifest import ManifestEntry, read_entries
 from gently_bluesky.store.removed import Removed
@@ -45,6 +45,7 @@ def print_run(run: Run) -> None:
         ("started", clock(start["time"])),
         ("ended", ended),
         *((key, str(start[key])) for key in ("session", "embryo", "operator", "purpose") if key in start),
+        *_made_of(start),
         *([] if run.damage is None else [("damaged", run.damage)]),
         *([("tags", tags)] if (tags := _tags(run)) else []),
     ):
@@ -57,6 +58,15 @@ def print_run(run: Run) -> None:
     for name in run:
         _print_stream(run[name], entries)
     _print_beside(run)
+
+
+def _made_of(start: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    edges = edges_of(start)
+    if call := next((edge.call for edge in edges if edge.call), ""):
+        yield "made by", call
+    for edge in edges:
+        kind = "from" if edge.kind == "derived" else edge.kind
+        yield kind, f"{edge.parent}, {selection_of([edge])}".removesuffix(", ")
 
 
 def _tags(run: Run) -> str:
@@ -124,8 +134,3 @@ def _volumes(stream: Stream, key: str) -> list[VolumeRef]:
 
 def _megabytes(entries: Sequence[ManifestEntry]) -> str:
     return f"{sum(entry.bytes for entry in entries) / 1e6:,.1f} MB"
-
-
-def clock(seconds: float) -> str:
-    """Give a moment in local time, to the second."""
-    return f"{datetime.datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M:%S}"

@@ -17,6 +17,7 @@ import numpy as np
 from gently_bluesky.errors import AmbiguousRunError, RunNotFoundError
 from gently_bluesky.read.answers import Answer, why_none
 from gently_bluesky.read.assets import HandlerRegistry, volumes_gone
+from gently_bluesky.read.lineage import Lineage, Relative, trace
 from gently_bluesky.read.run import Run
 from gently_bluesky.read.volumes import Volume, Volumes, fits, no_volumes
 from gently_bluesky.read.words import counted, listed
@@ -86,6 +87,7 @@ class Catalog:
             handlers=self._handlers,
             start=entry.start,
             stop=entry.stop,
+            catalog=self,
         )
 
     def __getitem__(self, key: int | str) -> Run:
@@ -130,6 +132,61 @@ class Catalog:
             shown = ", ".join(f"{e.start['uid']} (scan {e.start.get('scan_id')}, {e.folder})" for e in found[:10])
             raise AmbiguousRunError(f"{len(found)} runs begin with {key!r}: {shown}. Give more of the uid.")
         return self._run((exact or found)[0])
+
+    # --- lineage --------------------------------------------------------------------------------------------
+
+    def lineage(
+        self, run: Run | int | str, depth: int | None = None, *, up: bool = True, down: bool = True
+    ) -> Lineage:
+        """Give what a run came from and what came of it, from the start documents alone.
+
+        Parameters
+        ----------
+        run
+            A run, or what `catalog[...]` takes; also the uid of a run that is gone, if others name it.
+        depth
+            How many generations each way; None: all.
+        up, down
+            Whether what it came from, and what came of it, is wanted.
+
+        Returns
+        -------
+        Lineage
+            Its runs, with the edges between them; ``print`` shows it as a tree, ``.svg()`` draws it.
+
+        Raises
+        ------
+        RunNotFoundError
+            There is no such run, and none names it.
+        """
+        if depth is not None and depth < 0:
+            raise ValueError(f"depth is {depth}; it must be 0 or more, or None for all generations.")
+        try:
+            uid = run.uid if isinstance(run, Run) else self[run].uid
+        except AmbiguousRunError:
+            raise
+        except RunNotFoundError:
+            uid = str(run)
+            if not self._lineage(uid, 1, up=False).edges:
+                raise
+        return self._lineage(uid, depth, up=up, down=down)
+
+    def _lineage(self, uid: str, depth: int | None, *, up: bool = True, down: bool = True) -> Lineage:
+        entries = {entry.start["uid"]: entry for entry in self._index.entries()}
+        starts = {uid: entry.start for uid, entry in entries.items()}
+        statuses = {uid: entry.stop.get("exit_status") for uid, entry in entries.items() if entry.stop}
+        return trace(uid, starts, statuses, depth=depth, up=up, down=down)
+
+    def relatives(self, uid: str, *, up: bool) -> tuple[Relative, ...]:
+        """Give the parents of a run (`up`), or its children, and what of which; see `Run.parents`."""
+        entries = {entry.start["uid"]: entry for entry in self._index.entries()}
+        edges = self._lineage(uid, 1, up=up, down=not up).edges
+        mine = [
+            (edge, edge.parent if up else edge.child)
+            for edge in edges
+            if uid == (edge.child if up else edge.parent)
+        ]
+        return tuple(Relative(o, edge, self._run(entries[o]) if o in entries else None) for edge, o in mine)
 
     # --- questions ------------------------------------------------------------------------------------------
 
@@ -201,6 +258,7 @@ class Catalog:
         until: When | None = None,
         include_bad: bool = False,
         stored: bool = False,
+        derived: bool | None = False,
         **what: Any,
     ) -> Volumes:
         """Give volumes, newest first; where there are none, the empty list says why, and what there is.
@@ -213,6 +271,8 @@ class Catalog:
             Give those of events that are marked as not good, too.
         stored
             Only those that are still stored, as `ImageSeries.stored` has it.
+        derived
+            False: those that cameras took; True: those that were derived from others; None: both.
         what
             session, embryo, timepoint, position, view, channel, stream, data_key: what it must be.
 
@@ -230,20 +290,21 @@ class Catalog:
         session = {"session": what["session"]} if "session" in what else {}
         found = [
             Volume(uid, row, self)
-            for uid, row in self._rows(since, until, session)
+            for uid, row in self._rows(since, until, session, derived)
             if (row.good or include_bad) and fits(row, what)
         ]
         if not found:
-            return no_volumes([row for _, row in self._rows(since, until, {})], what)
+            return no_volumes([row for _, row in self._rows(since, until, {}, derived)], what)
         if stored and not (found := self._still_stored(found)):
             return Volumes(why_none="what would fit is not stored any more; without stored=True it is given")
         return Volumes(sorted(found, key=lambda volume: volume.row.time or 0.0, reverse=True))
 
     def _rows(
-        self, since: When | None, until: When | None, metadata: Mapping[str, Any]
+        self, since: When | None, until: When | None, metadata: Mapping[str, Any], derived: bool | None
     ) -> Iterator[tuple[str, VolumeRow]]:
         for entry in self._between(since, until):
-            if self._fits(entry, metadata):
+            is_derived = "parents" in entry.start
+            if derived in {None, is_derived} and self._fits(entry, metadata):
                 yield from ((entry.start["uid"], row) for row in self._index.whole(entry).volumes if row.data_key)
 
     def _still_stored(self, volumes: Sequence[Volume]) -> list[Volume]:

@@ -6,6 +6,7 @@ manifest says where the bytes are. Where a journal is damaged, nothing is served
 
 from collections.abc import Iterator, KeysView
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gently_bluesky.errors import (
     DocumentError,
@@ -21,6 +22,10 @@ from gently_bluesky.store.journal import Pair, line_number, read_documents
 from gently_bluesky.store.layout import JOURNAL, file_uri
 from gently_bluesky.store.streams import Doc, RunTable
 from gently_bluesky.store.tags import Note, add_note, login_name, read_notes, read_tags
+
+if TYPE_CHECKING:
+    from gently_bluesky.read.catalog import Catalog
+    from gently_bluesky.read.lineage import Relative
 
 __all__ = ["Run", "Stream"]
 
@@ -40,6 +45,8 @@ class Run:
         What an index knows already; only the rest has then to be read.
     up_to_damage
         Whether to read what stands before the damage of a damaged journal.
+    catalog
+        Asked for parents and children; one of the root, if not given.
     """
 
     def __init__(
@@ -52,6 +59,7 @@ class Run:
         start: Doc | None = None,
         stop: Doc | None = None,
         up_to_damage: bool = False,
+        catalog: "Catalog | None" = None,
     ) -> None:
         self.folder = folder
         self._root = root
@@ -63,6 +71,7 @@ class Run:
         self._offset = 0
         self._damage: str | None = None
         self._up_to_damage = up_to_damage
+        self._catalog = catalog
         if start is None or stop is None:  # it may go on: this is the moment of the snapshot
             self._documents = self._read()
 
@@ -161,7 +170,26 @@ class Run:
             start=self._start,
             stop=self._stop,
             up_to_damage=True,
+            catalog=self._catalog,
         )
+
+    # --- where it came from, and what came of it ------------------------------------------------------------
+
+    @property
+    def parents(self) -> "tuple[Relative, ...]":
+        """The runs that it was made from, and what of each: as its start document names them, missing ones too."""
+        return self._relatives(up=True)
+
+    @property
+    def children(self) -> "tuple[Relative, ...]":
+        """The runs that were made from it, and from what of it; `catalog.lineage` gives further generations."""
+        return self._relatives(up=False)
+
+    def _relatives(self, *, up: bool) -> "tuple[Relative, ...]":
+        from gently_bluesky.read.catalog import Catalog  # noqa: PLC0415 - it knows this module
+
+        catalog = self._catalog or Catalog(self._root, handlers=self._handlers)
+        return catalog.relatives(self.uid, up=up)
 
     # --- what was said of it afterwards ---------------------------------------------------------------------
 

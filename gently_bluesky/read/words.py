@@ -1,5 +1,6 @@
-"""Counts and lists as a person reads them, in reprs and messages."""
+"""Counts, lists and moments as a person reads them, in reprs and messages."""
 
+import datetime
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,14 @@ def counted(number: int, noun: str) -> str:
     ('1 run', '0 runs')
     """
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def clock(seconds: float) -> str:
+    """Give a moment in local time, to the second; question marks for what no calendar has."""
+    try:
+        return f"{datetime.datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M:%S}"
+    except (OverflowError, ValueError, OSError):
+        return "????-??-?? ??:??:??"
 
 
 def listed(values: Sequence[Any]) -> str:
