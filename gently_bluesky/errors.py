@@ -113,6 +113,13 @@ class ImportRefusedError(GentlyError, ValueError):
     """What was to be imported cannot be, or not as it was asked for; nothing was written."""
 
 
+# --- deriving -----------------------------------------------------------------------------------------------
+
+
+class DerivationError(GentlyError, ValueError):
+    """Data that cannot be derived as it was asked for."""
+
+
 # --- keeping ------------------------------------------------------------------------------------------------
 
 

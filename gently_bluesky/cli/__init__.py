@@ -1,4 +1,4 @@
-"""The command line: ``gently-bluesky demo``, ``runs``, ``show``, ``replay``, ``export``, ``lineage``, and what keeps a root.
+"""The command line: ``gently-bluesky demo``, ``runs``, ``show`` and more; ``--help`` lists what there is.
 
 Every expected error is one line on stderr and exit status 1.
 """

@@ -12,8 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from gently_bluesky.cli.app import DEFAULT_ROOT, AsJson, Root, app, out
-from gently_bluesky.cli.shown import clock, print_json
-from gently_bluesky.read.words import counted
+from gently_bluesky.cli.shown import print_json
+from gently_bluesky.read.words import clock, counted
 
 _SHOWN = 10  # remarks of a kind
 

@@ -5,7 +5,7 @@ stream; bad volumes keep theirs.
 """
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,8 +34,8 @@ class ImageSeries:
 
     Parameters
     ----------
-    name
-        For errors: run, stream and data key.
+    run_uid, stream, key
+        Which.
     data_key
         The data key's entry in the descriptor.
     rows
@@ -53,7 +53,8 @@ class ImageSeries:
 
     def __init__(
         self,
-        name: str,
+        run_uid: str,
+        stream: str,
         key: str,
         data_key: Doc,
         rows: Sequence[Row],
@@ -61,7 +62,9 @@ class ImageSeries:
         *,
         include_bad: bool = False,
     ) -> None:
-        self._name = name
+        self.run_uid = run_uid
+        self.stream = stream
+        self._name = f"run {run_uid[:8]}, {stream}, {key}"
         self._key = key
         self._data_key = data_key
         self._rows = rows
@@ -78,9 +81,16 @@ class ImageSeries:
     @property
     def including_bad(self) -> "ImageSeries":
         """The same series, reading bad volumes as well."""
-        return ImageSeries(self._name, self._key, self._data_key, self._rows, self._reader, include_bad=True)
+        return ImageSeries(
+            self.run_uid, self.stream, self._key, self._data_key, self._rows, self._reader, include_bad=True
+        )
 
     # --- what it is -----------------------------------------------------------------------------------------
+
+    @property
+    def data_key(self) -> str:
+        """Whose volumes they are."""
+        return self._key
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -106,11 +116,7 @@ class ImageSeries:
     @property
     def dims(self) -> tuple[str, ...]:
         """Names of the axes: ("event", "z", "y", "x"), or as the descriptor names them."""
-        inner = self._one_geometry()[0]
-        named = tuple(self._data_key.get("dims", ()))
-        if len(named) != len(inner):
-            named = _DIMS.get(len(inner), tuple(f"dim_{i}" for i in range(len(inner))))
-        return ("event", *named)
+        return ("event", *dims_of(self._data_key, len(self._one_geometry()[0])))
 
     def _one_geometry(self) -> tuple[tuple[int, ...], np.dtype[Any]]:
         if self._geometry is None:
@@ -154,13 +160,7 @@ class ImageSeries:
 
     def voxel_size_um_of(self, event: int) -> tuple[float, ...] | None:
         """Spacing along (z, y, x) of one volume in micrometer; None if the documents do not say."""
-        said = self._data_key.get("voxel_size_um")
-        if said is None:
-            return None
-        data = self._rows[self._position(event)].data
-        sizes = [data.get(part) if isinstance(part, str) else part for part in said]
-        known = tuple(float(size) for size in sizes if size is not None)
-        return known if len(known) == len(sizes) else None
+        return spacing_um(self._data_key, self._rows[self._position(event)].data)
 
     @property
     def stored(self) -> NDArray[np.bool_]:
@@ -306,6 +306,14 @@ class ImageSeries:
             few = last is not Ellipsis
         return few and all(isinstance(part, slice) for part in others) and 2 <= len(others) == self.ndim - 2
 
+    def check(self, event: int, *, include_bad: bool = False) -> None:
+        """Raise what reading a volume would, as far as no pixel must be read for that."""
+        row = self._rows[self._position(event)]
+        if self._key in row.volumes:
+            self._reader.check(row.volumes[self._key], self._data_key, partial=include_bad or self._include_bad)
+        elif isinstance(row.data.get(self._key), str):
+            self._reader.check_datum(row.data[self._key])
+
     def frames_there(self, event: int) -> NDArray[np.bool_]:
         """Give which frames of a volume came: (z,), all True but for one that was given up while it was taken."""
         position = self._position(event)
@@ -392,11 +400,44 @@ class ImageSeries:
         """Give a lazy dask array (event, z, y, x), in chunks of whole planes that lie together in a file."""
         import dask.array as da  # noqa: PLC0415 - 0.4 s
 
-        _, *inner = self.shape
-        chunks: list[int] = [1, *inner]
-        if len(inner) > 2:
-            plane_bytes = max(int(np.prod(inner[1:])) * self.dtype.itemsize, 1)
-            planes = _DASK_CHUNK_BYTES // plane_bytes
-            chunks[1] = max(1, min(inner[0], planes - planes % _SLAB or planes))
-        array: dask.array.Array = da.from_array(self, chunks=tuple(chunks), name=False, asarray=False)  # type: ignore[no-untyped-call]
+        chunks = (1, *_chunks(self.shape[1:], self.dtype))
+        array: dask.array.Array = da.from_array(self, chunks=chunks, name=False, asarray=False)  # type: ignore[no-untyped-call]
         return array
+
+    def volume_to_dask(self, event: int, *, include_bad: bool = False) -> "dask.array.Array":
+        """Give one volume as a lazy dask array (z, y, x), in chunks as `to_dask`; raises as `volume` does."""
+        import dask.array as da  # noqa: PLC0415 - 0.4 s
+
+        volume = self._volume(self._position(event), include_bad=include_bad or self._include_bad)
+        array: dask.array.Array = da.from_array(volume, chunks=_chunks(volume.shape, volume.dtype), name=False)  # type: ignore[no-untyped-call]
+        return array
+
+
+def dims_of(data_key: Doc, ndim: int) -> tuple[str, ...]:
+    """Give the names of the axes of a volume: as its data key has them, or z, y, x from the end."""
+    named = tuple(data_key.get("dims", ()))
+    return named if len(named) == ndim else _DIMS.get(ndim, tuple(f"dim_{i}" for i in range(ndim)))
+
+
+def spacing_um(data_key: Doc, data: Mapping[str, Any]) -> tuple[float, ...] | None:
+    """Give the spacing along the axes of a volume in micrometer; None if its documents do not say.
+
+    Parameters
+    ----------
+    data_key
+        Its entry in the descriptor; where it says text for a number, the event holds that.
+    data
+        Of the event.
+    """
+    sizes = [data.get(part) if isinstance(part, str) else part for part in data_key.get("voxel_size_um") or ()]
+    known = tuple(float(size) for size in sizes if size is not None)
+    return known if known and len(known) == len(sizes) else None
+
+
+def _chunks(shape: Sequence[int], dtype: np.dtype[Any]) -> tuple[int, ...]:
+    """Give dask chunks of a volume: whole planes that lie together in a file, as many as are worth a task."""
+    if len(shape) < 3:
+        return tuple(shape)
+    plane_bytes = max(int(np.prod(shape[1:])) * dtype.itemsize, 1)
+    planes = _DASK_CHUNK_BYTES // plane_bytes
+    return max(1, min(shape[0], planes - planes % _SLAB or planes)), *shape[1:]

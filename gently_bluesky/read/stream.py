@@ -108,8 +108,7 @@ class Stream:
 
     def images(self, key: str) -> ImageSeries:
         """Give the images of a data key."""
-        name = f"run {self._run_uid[:8]}, {self.name}, {key}"
-        return ImageSeries(name, key, self._entry(key), self._rows, self._reader)
+        return ImageSeries(self._run_uid, self.name, key, self._entry(key), self._rows, self._reader)
 
     def _entry(self, key: str) -> Doc:
         entry = self.data_keys.get(key)
