@@ -195,7 +195,7 @@ def test_runs_counts_what_was_removed_and_shows_and_finds_tags(three_streams: Ru
     (three_streams.folder / "cam_image" / "000001.ome.tif").unlink()
     lines = gently("runs", "--root", root, "--tag", "blue").stdout.splitlines()
     assert lines[0].split() == ["scan", "uid", "started", "plan", "session", "ended", "volumes", "tags"]
-    assert lines[1].rstrip().endswith(" success 3, 1 removed blue, figure 2")
+    assert lines[1].rstrip().endswith(" success 3, 1 not stored blue, figure 2")
     (line,) = gently("runs", "--root", root, "--json").stdout.splitlines()
     assert json.loads(line)["tags"] == ["blue", "figure 2"]
     assert (

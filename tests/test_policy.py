@@ -75,7 +75,7 @@ def test_rules_are_read_in_the_order_of_the_file() -> None:
         ('[[remove]]\nname = "x"\nolder_than_days = true', "'x': older_than_days: input should be a valid number"),
         ('[[remove]]\nname = "x"\nolder_than_days = nan', "'x': older_than_days: input should be a finite number"),
         ('[[remove]]\nname = "x"\nrepresentation = "ome-tiff"', "representation and once_in go together"),
-        ('[[remove]]\nname = "x"\nrepresentation = "a"\nonce_in = "a"', "must be two forms"),
+        ('[[remove]]\nname = "x"\nrepresentation = "npy"\nonce_in = "npy"', "must be two forms"),
         ('[[remove]]\nname = "x"\ntotal_above_gb = 1\nfree_below_gb = 1', "are two rules"),
         ('[[keep]]\nname = "x"\nnewest = 3', 'newest and per go together, as in newest = 3 and per = "embryo"'),
         ('[[keep]]\nname = "x"\nnewest = 0\nper = "plan"', "newest: input should be greater than or equal to 1"),

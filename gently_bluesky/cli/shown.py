@@ -121,11 +121,11 @@ def _print_stream(stream: Stream, entries: Mapping[VolumeRef, ManifestEntry]) ->
 
 
 def counted_volumes(run: Run) -> str:
-    """Count the volumes that the events name, and those of them that are not there any more: "12, 4 removed"."""
+    """Count the volumes that the events name, and those that are not there any more: "12, 4 not stored"."""
     series = [(run[name], key) for name in run for key in run[name].image_keys]
     named = sum(key in row.volumes or key in row.data for stream, key in series for row in stream.rows)
     gone = named - sum(int(stream.images(key).stored.sum()) for stream, key in series)
-    return f"{named}, {gone} removed" if gone else str(named)
+    return f"{named}, {gone} not stored" if gone else str(named)
 
 
 def _volumes(stream: Stream, key: str) -> list[VolumeRef]:

@@ -28,6 +28,7 @@ Text = Annotated[str, StringConstraints(strict=True, min_length=1, pattern=r"^[^
 NotNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Whole = Annotated[int, Field(strict=True, ge=1)]
 Group = Literal["session", "embryo", "plan"]
+Form = Literal["ome-tiff", "ome-zarr", "npy"]
 
 
 class Rule(BaseModel):
@@ -116,8 +117,8 @@ class RemoveRule(Rule):
     older_than_days: NotNegative | None = None
     total_above_gb: NotNegative | None = None
     free_below_gb: NotNegative | None = None
-    representation: Text | None = None
-    once_in: Text | None = None
+    representation: Form | None = None
+    once_in: Form | None = None
 
     @model_validator(mode="after")
     def _says_when(self) -> Self:

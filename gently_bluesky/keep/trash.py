@@ -22,6 +22,7 @@ from gently_bluesky.keep.choice import is_same_volume
 from gently_bluesky.keep.holdings import bytes_on_disk, held_by_tags, tags_of
 from gently_bluesky.keep.stored import StoredFiles
 from gently_bluesky.store.audit import append_audit
+from gently_bluesky.store.formats import examine
 from gently_bluesky.store.index import IndexEntry, entry_of
 from gently_bluesky.store.layout import TRASH, without_links
 from gently_bluesky.store.manifest import ManifestEntry, by_path, read_entries
@@ -147,9 +148,14 @@ def _volume(entry: ManifestEntry) -> tuple[str, int | None]:
 
 def _condition(folder: Path, entry: ManifestEntry, files: StoredFiles) -> str:
     try:
-        return files.condition(folder, entry)
+        condition: str = files.condition(folder, entry)
+        if condition == "good":
+            examine(folder / entry.path, entry.index)
     except OSError as error:
         return f"it cannot be read ({error.strerror or error})"
+    except ValueError as error:
+        return f"its head is damaged ({error})"
+    return condition
 
 
 def _stands_in(

@@ -118,7 +118,9 @@ class _Verification:
     def check(self, folder: Path, uids: Collection[str] | None) -> None:
         """Check one run; its pixels are read meanwhile, and `settle` waits for them."""
         name = folder.relative_to(self.root).as_posix()
-        table, findings, documents = _documents_of(folder, name, self.stored)
+        known = self.index.get(name)
+        ended = known is not None and known.stop is not None
+        table, findings, documents = _documents_of(folder, name, self.stored, ended=ended)
         uid = (table.start or {}).get("uid")
         if uids is not None and uid not in uids:
             return
@@ -131,8 +133,6 @@ class _Verification:
             text = f"its run is in {first}, too: a copy, which makes its uid ambiguous; move one of them away"
             self.findings.append(Finding(name, "error", "twice", text))
         running = is_locked(folder)
-        known = self.index.get(name)
-        ended = known is not None and known.stop is not None
         if table.stop is None:
             self.findings.append(_without_stop(name, running=running, ended=ended))
         fresh = IndexEntry(name, table.start, table.stop, tuple(volume_rows(table)))
@@ -143,7 +143,8 @@ class _Verification:
             manifest = read_entries(folder)
             read_tags(folder)
         except (JournalError, OSError) as error:
-            self.findings.append(Finding(name, "error", "damaged", str(error)))
+            text = f"{error} Bring the file back from a copy; until then its volumes cannot be read, nor checked."
+            self.findings.append(Finding(name, "error", "damaged", text))
             return
         files = FileCheck(self.root, folder, table, manifest)
         self.findings += files.of_documents()
@@ -178,7 +179,9 @@ class _Verification:
             self.stored.remember()
 
 
-def _documents_of(folder: Path, name: str, stored: StoredFiles) -> tuple[RunTable, list[Finding], int]:
+def _documents_of(
+    folder: Path, name: str, stored: StoredFiles, *, ended: bool
+) -> tuple[RunTable, list[Finding], int]:
     table, check, journal = RunTable(), DocumentCheck(name), folder / JOURNAL
     known = stored.is_unchanged(journal, _CHECKED)
     try:
@@ -197,7 +200,7 @@ def _documents_of(folder: Path, name: str, stored: StoredFiles) -> tuple[RunTabl
         began = table.start is not None  # else what is torn is the start: nothing was exposed, nothing to recover
         if began and is_torn(folder / file) and not is_locked(folder):
             text = "its last line was cut off while it was written"
-            if table.stop is None:
+            if table.stop is None and not ended:
                 text = f"{text}: gently-bluesky recover"
             check.findings.append(Finding(name, "error" if table.stop is None else "warning", "torn", text, file))
     return table, check.findings, check.count

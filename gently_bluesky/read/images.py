@@ -243,7 +243,7 @@ class ImageSeries:
 
     def _volume(self, position: int, *, include_bad: bool, across: bool = False) -> Pixels:
         row = self._rows[position]
-        if not (include_bad or is_good(row.data)):
+        if not (include_bad or is_good(row.data)) and (self._key in row.volumes or self._key in row.data):
             raise BadVolumeError(
                 f"{self._name}, event {position} (seq_num {row.seq_num}), is marked as not good. "
                 "images.volume(i, include_bad=True) reads it."

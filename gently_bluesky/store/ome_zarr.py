@@ -88,7 +88,7 @@ class OmeZarrSeries:
             self._say_events()
         for folder in (*self.folder.glob(f"*/c/{index}"), self.folder / "events" / f"{index:06d}"):
             shutil.rmtree(folder, ignore_errors=True)
-        for file in self.folder.glob(f".{index:06d}*.new"):
+        for file in self.folder.glob(".*.new"):
             file.unlink()
 
     @property
