@@ -16,7 +16,18 @@ from rich.table import Table
 
 from tests.benchmarks.pairs import Row
 
-_LIBRARIES = ("numpy", "tifffile", "xxhash", "bluesky", "ophyd", "event-model", "suitcase-tiff")
+_LIBRARIES = (
+    "numpy",
+    "tifffile",
+    "zarr",
+    "xxhash",
+    "bluesky",
+    "ophyd",
+    "event-model",
+    "suitcase-tiff",
+    "acquire-zarr",
+    "ome-writers",
+)
 
 
 def _busy_s() -> float:
