@@ -19,6 +19,7 @@ import pytest
 from hypothesis import settings
 
 from gently_bluesky import FileWriter
+from gently_bluesky.store import shards
 
 if TYPE_CHECKING:
     from tests.durability_rig import Measured
@@ -137,6 +138,17 @@ def every_format(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     defaults = FileWriter.__init__.__kwdefaults__ or {}
     monkeypatch.setitem(defaults, "image_format", request.param)
     return str(request.param)
+
+
+OF_TIFF = pytest.mark.parametrize("every_format", ["ome-tiff"], indirect=True)
+"""For a test about OME-TIFF alone, where the others are about every format."""
+
+
+@pytest.fixture
+def a_shard_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let OME-Zarr keep each frame in a shard of its own: what is interrupted has them all, as in OME-TIFF."""
+    monkeypatch.setattr(shards, "CHUNK", (1, 128, 128))
+    monkeypatch.setattr(shards, "SHARD_BYTES", 1)
 
 
 @pytest.fixture

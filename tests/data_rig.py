@@ -23,7 +23,8 @@ from gently_bluesky.keep.documents import DocumentCheck
 from gently_bluesky.protocols import Sink, Volume, VolumeMetadata
 from gently_bluesky.read.run import Run
 from gently_bluesky.store.disk import free_bytes
-from gently_bluesky.store.facts import VolumeFacts
+from gently_bluesky.store.facts import Found, VolumeFacts
+from gently_bluesky.store.formats import examine, stored_in
 from gently_bluesky.store.journal import Pair
 from gently_bluesky.store.strict_json import decode, encode, plain
 from tests.devices_rig import Documents, subscribe
@@ -304,6 +305,52 @@ def stored(folder: Path, entry: Mapping[str, Any]) -> NDArray[Any]:
     return np.memmap(path, entry["dtype"], "r", entry["details"]["offset"], tuple(entry["shape"]))
 
 
+def path_of(key: str, index: int, image_format: str) -> str:
+    """Where a volume of a data key is in its run folder, as findings and recoveries name it."""
+    return f"{key}/{index:06d}.ome.tif" if image_format == "ome-tiff" else f"{key}.ome.zarr/events/{index:06d}"
+
+
+def pixel_file(folder: Path, key: str, index: int = 0) -> Path:
+    """The file that holds the pixels of a volume: of a store, its first shard of the whole volume."""
+    store = folder / f"{key}.ome.zarr"
+    return store / f"0/c/{index}/0/0/0" if store.exists() else folder / f"{key}/{index:06d}.ome.tif"
+
+
+def said_by(folder: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What a stored volume says of itself, as others read it: words flat by their names, voxels, channel."""
+    path = folder / entry["path"]
+    if entry["format"] == "ome-zarr":
+        group = json.loads((path / "events" / f"{entry['index']:06d}" / "zarr.json").read_bytes())
+        said = group["attributes"]["gently_bluesky"]
+        event = said.get("event", {"scalars": {}})
+        words = {**said, **said["run"], **said["metadata"], **event["scalars"], "event_uid": event.get("uid")}
+        return words | {"voxel_size_um": tuple(said["metadata"].get("voxel_size_um", ()))}
+    import ome_types
+
+    ome = ome_types.from_tiff(path)
+    annotations = [] if ome.structured_annotations is None else ome.structured_annotations.map_annotations
+    words = {key: value for annotation in annotations for key, value in annotation.value.items()}
+    pixels = ome.images[0].pixels
+    voxel = (pixels.physical_size_z, pixels.physical_size_y, pixels.physical_size_x)
+    return words | {"voxel_size_um": voxel, "channel": pixels.channels[0].name}
+
+
+def frame_times(folder: Path, entry: Mapping[str, Any]) -> list[float]:
+    """When each frame of a stored volume was taken, as its file says; 0 where none came."""
+    return list(examine(folder / entry["path"], entry["index"]).times or ())
+
+
+def volumes_in(folder: Path) -> Iterator[tuple[Found, NDArray[Any]]]:
+    """Every volume that lies in a run folder, whether a manifest names it or not: what it says, and its pixels."""
+    for path, index in stored_in(folder):
+        if path.name.startswith("."):  # it has no name yet
+            continue
+        found = examine(path, index)
+        entry = {"path": path.relative_to(folder), "format": found.format, "index": found.index}
+        shape, dtype = found.geometry.shape, found.geometry.dtype.str
+        yield found, stored(folder, entry | {"shape": shape, "dtype": dtype, "details": {"offset": found.offset}})
+
+
 def hold_pixels(run: Run) -> None:
     """Hold every file of the manifest against its hash, and every StreamDatum of ours against the manifest."""
     entries = [entry for entry in manifest(run.folder) if entry["state"] == "sealed"]
@@ -343,12 +390,19 @@ def fill_up(folder: Path, *, leaving: int = 0) -> Path:
 # --- other processes ----------------------------------------------------------------------------------------
 
 
+def in_this_format(code: str) -> str:
+    """Let a FileWriter in a child write the format that one would write here."""
+    here = (FileWriter.__init__.__kwdefaults__ or {})["image_format"]
+    told = f"FileWriter.__init__.__kwdefaults__['image_format'] = {here!r}"
+    return f"from gently_bluesky import FileWriter; {told}\n{code}" if "FileWriter" in code else code
+
+
 class Child:
     """Another process that runs some Python, answers in lines, and does not outlive its test."""
 
     def __init__(self, code: str, *arguments: object) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", code, *map(str, arguments)],
+            [sys.executable, "-c", in_this_format(code), *map(str, arguments)],
             cwd=REPOSITORY,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -13,7 +13,7 @@ import random
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 import numpy as np
 import tifffile
+import yaozarrs
 from bluesky import Msg
 from ophyd import Signal
 
@@ -31,16 +32,25 @@ from gently_bluesky.keep.verify import verify
 from gently_bluesky.read.images import ImageSeries
 from gently_bluesky.read.run import Run
 from gently_bluesky.read.stream import Stream
-from gently_bluesky.store import disk
+from gently_bluesky.store import disk, ome_zarr, pyramid, shards
+from gently_bluesky.store.formats import examine
 from gently_bluesky.store.index import RootIndex, reindex
-from gently_bluesky.store.manifest import read_manifest
-from gently_bluesky.store.ome_tiff import examine
-from gently_bluesky.store.pixels import pixel_hash
 from gently_bluesky.store.streams import RunTable
 from gently_bluesky.store.strict_json import encode, plain
 from gently_bluesky.store.tags import add_note
 from gently_bluesky.write.recovery import Recovery, recover
-from tests.data_rig import Camera, Inline, connected, frame, hold_together, manifest, start_doc, volume
+from tests.data_rig import (
+    Camera,
+    Inline,
+    connected,
+    frame,
+    hold_together,
+    manifest,
+    pixel_hash,
+    start_doc,
+    stored,
+    volume,
+)
 from tests.test_writer_streaming import Flyer
 from tests.zygote import Child, Line, Zygote
 
@@ -72,6 +82,7 @@ class Trial:
     root: Path
     durability: str = "event"
     salvage: str = "beside"
+    image_format: str = "ome-tiff"
     watched: bool = False
     unsynced: str = ""
     kill: KillInside | None = None
@@ -80,6 +91,7 @@ class Trial:
     def writer(self, **options: Any) -> FileWriter:
         """A writer of whose acknowledgements the test hears."""
         said: dict[str, Any] = {"durability": self.durability, "salvage": self.salvage, "inline_limit_bytes": 1000}
+        said["image_format"] = self.image_format
         writer = FileWriter(self.root, **(said | options))
         writer.subscribe(lambda name, doc: self.line.say("acknowledged", name, plain(doc)))
         return writer
@@ -126,6 +138,7 @@ def perform(
     logging.disable()
     trial = Trial(line, Path(root), kill=None if kill is None else KillInside(**kill), **options)
     forget_to_sync(trial.unsynced)
+    split_stores()
     SCENARIOS[scenario](trial)
     return dict(trial.calls)
 
@@ -136,10 +149,23 @@ def forget_to_sync(what: str) -> None:
     def nothing(*_: object) -> None: ...
 
     everything = [(os, "fsync"), (os, "fdatasync"), (disk, "_push")]
-    names: dict[str, list[tuple[Any, str]]] = {"pixels": [(disk.BlockFile, "sync")], "everything": everything}
+    pixels = [(disk.BlockFile, "sync"), (ome_zarr, "create_file"), (ome_zarr, "sync_folder")]
+    names: dict[str, list[tuple[Any, str]]] = {"pixels": pixels, "everything": everything}
     names["lines"] = [(disk.AppendFile, "sync")]
     for owner, name in names.get(what, []):
-        setattr(owner, name, nothing)
+        setattr(owner, name, unsynced_file if name == "create_file" else nothing)
+
+
+def unsynced_file(path: Path, pieces: Sequence[bytes], beside: Path) -> None:
+    """What makes a shard, if it forgets to sync it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"".join(pieces))
+
+
+def split_stores() -> None:
+    """Let small volumes have several shards, of two planes each, and several levels."""
+    shards.CHUNK, shards.SHARD_BYTES = (2, 16, 32), 1
+    pyramid.SMALLEST = 16
 
 
 def streamed(trial: Trial) -> None:
@@ -276,7 +302,8 @@ def leave_broken(trial: Trial, frames: int) -> None:
     with (folder / "journal.jsonl").open("ab") as journal, (folder / "manifest.jsonl").open("ab") as files:
         journal.write(b'{"name":"event","doc":{"uid":"torn')
         files.write(b'{"resource":"torn')
-    (folder / "a_image" / ".000003.ome.tif.new").write_bytes(bytes(5000))
+    (images,) = folder.glob("a_image*")
+    (images / ".000003.new").write_bytes(bytes(5000))
 
 
 def first_start(trial: Trial) -> None:
@@ -352,6 +379,7 @@ def mixed(trial: Trial, events: int = 3, shape: tuple[int, ...] = (4, 32, 64), *
 def attempt(line: Line, root: str, **options: Any) -> list[list[str]]:
     """Wait for a word, then try `mixed`; give what went wrong, if anything did: each cause, kind and text."""
     logging.disable()
+    split_stores()
     line.say("ready")
     line.hear()
     try:
@@ -370,11 +398,12 @@ def _causes(error: BaseException | None) -> Iterator[list[str]]:
 # --- on the child's side: many at once ----------------------------------------------------------------------
 
 
-def keep_writing(line: Line, root: str, most_runs: int = 1000) -> int:
+def keep_writing(line: Line, root: str, image_format: str, most_runs: int = 1000) -> int:
     """Write short runs until the word comes; give how many events."""
     logging.disable()
+    split_stores()
     events = 0
-    with FileWriter(root) as writer:
+    with FileWriter(root, image_format=image_format) as writer:
         run_engine, _ = connected(writer)
         camera = Camera("a", writer, session="s", embryo="e1", timepoint=0)
         for number in range(most_runs):
@@ -473,11 +502,11 @@ def keep_house(line: Line, root: str, seed: int, operations: int) -> int:
 HOUSEKEEPING = ("recover", "reindex", "verify")
 
 
-def write_and_tag(line: Line, root: str, me: str, many: int) -> list[list[str]]:
+def write_and_tag(line: Line, root: str, me: str, many: int, image_format: str) -> list[list[str]]:
     """Add runs, and tags to any; give the uid and tag of each."""
     logging.disable()
     chance, said = random.Random(me), []
-    with FileWriter(root) as writer:
+    with FileWriter(root, image_format=image_format) as writer:
         run_engine, _ = connected(writer)
         camera = Camera("a", writer, embryo="e1", timepoint=0)
         for number in range(many):
@@ -624,11 +653,11 @@ def hold_salvaged(images: ImageSeries, position: int, frames: int | None) -> Non
 
 
 def hold_hashes(run: Run) -> None:
-    """Hold every file that a manifest has a hash of against it."""
-    for entry in read_manifest(run.folder).values():
-        if entry.xxh3_128 is not None:
-            digest = pixel_hash(run.folder / entry.path, entry.details["offset"], entry.bytes)
-            assert digest == entry.xxh3_128, entry
+    """Hold every volume that a manifest has a hash of against it, as others read it."""
+    last = {(entry.get("path"), entry.get("index")): entry for entry in manifest(run.folder)}
+    for entry in last.values():
+        if "xxh3_128" in entry:
+            assert pixel_hash(stored(run.folder, entry)) == entry["xxh3_128"], entry
 
 
 def hold_recovered(root: Path, acknowledged: Collection[bytes]) -> Held:
@@ -672,17 +701,21 @@ def hold_index(root: Path) -> None:
 
 
 def hold_files(root: Path) -> int:
-    """Hold every file that a manifest names against readers of TIFF: it is whole. Give how many."""
+    """Hold every volume that a manifest names against readers of others: its file is whole. Give how many."""
     files = 0
     for folder in root.glob("runs/*/*/*/*"):
         for entry in manifest(folder) if (folder / "manifest.jsonl").exists() else ():
             path = folder / entry.get("path", "")
+            if path.name.endswith(".npy"):
+                continue
+            examine(path, entry["index"])
             if path.name.endswith(".ome.tif"):
-                examine(path)
                 with contextlib.closing(tifffile.TiffFile(path)) as tiff:
                     assert tiff.is_ome
                     assert tiff.series[0].shape == tuple(entry["shape"])
-                files += 1
+            else:
+                yaozarrs.validate_zarr_store(path)
+            files += 1
     return files
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gently_bluesky import Catalog
+from gently_bluesky.store.formats import FORMATS
 from gently_bluesky.store.index import read_index
 from gently_bluesky.store.tags import read_tags
 from tests.conftest import Campaign
@@ -28,13 +29,15 @@ def results(children: list[Child], seconds: float) -> list[Any]:
     return [child.result(until - time.monotonic()) for child in children]
 
 
+@pytest.mark.parametrize("image_format", FORMATS)
 @pytest.mark.parametrize("operations", [100, pytest.param(1000, marks=LONG)])
 def test_readers_beside_a_writer_and_housekeeping_never_see_anything_wrong(
-    operations: int, root: Path, zygote: Zygote, campaign: Campaign
+    operations: int, image_format: str, root: Path, zygote: Zygote, campaign: Campaign
 ) -> None:
     rig = "tests.durability_rig"
     with contextlib.ExitStack() as stack:
-        writing = stack.enter_context(zygote.fork(f"{rig}:keep_writing", lifetime_s=LIFETIME_S, root=str(root)))
+        options: dict[str, Any] = {"lifetime_s": LIFETIME_S, "root": str(root), "image_format": image_format}
+        writing = stack.enter_context(zygote.fork(f"{rig}:keep_writing", **options))
         assert writing.listen(word="first")
         readers = [
             stack.enter_context(
@@ -76,6 +79,7 @@ def test_processes_that_add_runs_and_tag_those_of_others_lose_no_run_and_no_tag(
                     root=str(root),
                     me=f"writer{n}",
                     many=many,
+                    image_format=[*FORMATS][n % 2],
                 )
             )
             for n in range(4)

@@ -34,9 +34,10 @@ from numpy.typing import DTypeLike, NDArray
 from gently_bluesky import Catalog, FileWriter
 from gently_bluesky.errors import BadVolumeError, FrameMissingError, NoOpenRunError, VolumeIncompleteError
 from gently_bluesky.read.run import Run
+from gently_bluesky.store.formats import FORMATS, stored_in
 from gently_bluesky.write.resource import ResourceWriter
 from tests.conftest import Campaign
-from tests.data_rig import journal, manifest, pixel_hash
+from tests.data_rig import journal, manifest, pixel_hash, stored
 
 LIMIT_BYTES = 16
 NOON = 1_795_433_400.0
@@ -242,9 +243,12 @@ class Documents(RuleBasedStateMachine):
         self.told: dict[str, list[tuple[str, Doc]]] = {}
 
     @initialize(
-        durability=st.sampled_from(["event", "run"]), names=st.sets(st.sampled_from(sorted(PLANS)), min_size=2)
+        image_format=st.sampled_from(sorted(FORMATS)),
+        durability=st.sampled_from(["event", "run"]),
+        names=st.sets(st.sampled_from(sorted(PLANS)), min_size=2),
     )
-    def begin(self, durability: Any, names: set[str]) -> None:
+    def begin(self, image_format: str, durability: Any, names: set[str]) -> None:
+        self.image_format = image_format
         self.new_writer(durability)
         self.second = self.catalog()
         self.start("a", None, None, "count")
@@ -253,7 +257,8 @@ class Documents(RuleBasedStateMachine):
 
     def new_writer(self, durability: Any) -> None:
         self.durability = durability
-        self.writer = FileWriter(self.root, durability=durability, inline_limit_bytes=LIMIT_BYTES)
+        options: dict[str, Any] = {"durability": durability, "inline_limit_bytes": LIMIT_BYTES}
+        self.writer = FileWriter(self.root, image_format=self.image_format, **options)
         self.writer.subscribe(self.tell)
 
     def catalog(self) -> Catalog:
@@ -800,12 +805,12 @@ class Documents(RuleBasedStateMachine):
     def hold_manifest(self, read: Run, run: OneRun) -> None:
         """Whatever was sealed is on disk, whether an event tells of it or not."""
         entries = {(e["resource"], e.get("index")): e for e in manifest(read.folder)}
-        files = sorted(str(p.relative_to(read.folder).as_posix()) for p in read.folder.glob("*/*"))
+        files = [f"{p.relative_to(read.folder).as_posix()}#{index}" for p, index in stored_in(read.folder)]
         if run.stop is not None:
-            assert files == sorted(e["path"] for e in entries.values() if "path" in e)
+            assert sorted(files) == sorted(file_of(e) for e in entries.values() if "path" in e)
             for each in entries.values():
                 if each["state"] == "sealed":
-                    assert pixel_hash(self.mapped(read, each)) == each["xxh3_128"]
+                    assert pixel_hash(stored(read.folder, each)) == each["xxh3_128"]
         for camera in run.cameras.values():
             for address, array in camera.volumes.items():
                 entry = entries.get(address)
@@ -815,17 +820,12 @@ class Documents(RuleBasedStateMachine):
                     continue
                 assert entry is not None, f"{address} was lost"
                 assert entry["state"] == "sealed"
-                self.hold_pixels(self.mapped(read, entry), array)
+                self.hold_pixels(stored(read.folder, entry), array)
         filed = sum(len(event.filed) for stream in run.streams.values() for event in stream.events)
         streamed = sum(len(camera.volumes) for camera in run.cameras.values())
         foreign = bool(run.alien) + bool(run.old)
         if run.stop is not None:
             assert len(entries) == filed + streamed + foreign
-
-    @staticmethod
-    def mapped(read: Run, entry: Doc) -> NDArray[Any]:
-        path, offset = read.folder / entry["path"], entry["details"]["offset"]
-        return np.memmap(path, entry["dtype"], "r", offset, tuple(entry["shape"]))
 
     def hold_filled(self, read: Run, run: OneRun) -> None:
         """Every event has its arrays, also one that a rewind has replaced."""
@@ -854,6 +854,11 @@ class Documents(RuleBasedStateMachine):
             if self.writer is not None:
                 self.writer.close()
             shutil.rmtree(self.folder)
+
+
+def file_of(entry: Doc) -> str:
+    """The file of a volume, or its place in a store."""
+    return f"{entry['path']}#{entry['index'] if entry['format'] == 'ome-zarr' else None}"
 
 
 def scalar(dtype: str) -> Doc:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from gently_bluesky import Catalog
+from gently_bluesky.store.formats import FORMATS
 from gently_bluesky.write.recovery import Recovery, recover
 from tests.conftest import Campaign, SmallDisk, tool
 from tests.durability_rig import Held, acknowledged, hold_recovered, hold_root
@@ -71,6 +72,7 @@ def hold_failure(root: Path, causes: Sequence[Sequence[str]], said: frozenset[by
     return held
 
 
+@pytest.mark.parametrize("image_format", FORMATS)
 @pytest.mark.parametrize("when", ["{}", "{}+"], ids=["once", "from-then-on"])
 @pytest.mark.parametrize("numbers", [(2, 7), pytest.param(range(1, 10_000), marks=LONG)], ids=["two", "all"])
 @pytest.mark.parametrize("calls", CALLS)
@@ -78,6 +80,7 @@ def test_a_call_that_finds_no_room_fails_the_plan_and_loses_nothing(
     calls: str,
     numbers: Sequence[int],
     when: str,
+    image_format: str,
     root: Path,
     tmp_path: Path,
     zygote: Zygote,
@@ -86,7 +89,7 @@ def test_a_call_that_finds_no_room_fails_the_plan_and_loses_nothing(
 ) -> None:
     for number in numbers:
         log = tmp_path / "strace"
-        with zygote.fork("tests.durability_rig:attempt", root=str(root)) as child:
+        with zygote.fork("tests.durability_rig:attempt", root=str(root), image_format=image_format) as child:
             assert child.listen(word="ready")
             with failing(strace, child, CALLS[calls], when.format(number), log):
                 child.tell()
@@ -112,20 +115,25 @@ def test_a_call_that_finds_no_room_fails_the_plan_and_loses_nothing(
 # --- real file systems --------------------------------------------------------------------------------------
 
 
-def fill(zygote: Zygote, root: Path, reserve_bytes: int) -> tuple[list[list[str]], frozenset[bytes]]:
+def fill(
+    zygote: Zygote, root: Path, reserve_bytes: int, image_format: str
+) -> tuple[list[list[str]], frozenset[bytes]]:
     """Acquire until the disk is full; give what went wrong, and what was acknowledged."""
     options: dict[str, Any] = {"events": 1000, "shape": (16, 64, 64), "reserve_bytes": reserve_bytes}
+    options["image_format"] = image_format
     with zygote.fork("tests.durability_rig:attempt", root=str(root), **options) as child:
         child.tell()
         causes = child.result()
     return causes, acknowledged(child)
 
 
+@pytest.mark.parametrize("image_format", FORMATS)
 @pytest.mark.parametrize("reserve_bytes", [0, 200_000])
 @pytest.mark.parametrize("kind", ["tmpfs", "ext4"])
 def test_a_disk_that_is_filled_fails_the_run_and_loses_nothing(
     kind: str,
     reserve_bytes: int,
+    image_format: str,
     small_disk: Path,
     make_disk: Callable[..., SmallDisk],
     zygote: Zygote,
@@ -134,7 +142,7 @@ def test_a_disk_that_is_filled_fails_the_run_and_loses_nothing(
     folder = small_disk if kind == "tmpfs" else make_disk("ext4", 8).path
     root, ballast = folder / "root", folder / "ballast"
     ballast.write_bytes(bytes(1 << 20))
-    causes, said = fill(zygote, root, reserve_bytes)
+    causes, said = fill(zygote, root, reserve_bytes, image_format)
     assert causes
     held = hold_failure(root, causes, said, None)
     assert held.events > 2
@@ -149,26 +157,36 @@ def test_a_disk_that_is_filled_fails_the_run_and_loses_nothing(
     campaign.count("filled disks", states=1, events=held.events, volumes=held.volumes, lost=0)
 
 
+@pytest.mark.parametrize(("image_format", "inodes"), [("ome-tiff", 64), ("ome-zarr", 1024)])
 def test_a_disk_without_room_for_names_fails_the_run_and_loses_nothing(
-    make_disk: Callable[..., SmallDisk], zygote: Zygote, campaign: Campaign
+    image_format: str, inodes: int, make_disk: Callable[..., SmallDisk], zygote: Zygote, campaign: Campaign
 ) -> None:
     """Bytes are free, inodes are not."""
-    disk = make_disk("ext4", 16, "-N", "64")
+    disk = make_disk("ext4", 16, "-N", str(inodes))
     root = disk.path / "root"
-    causes, said = fill(zygote, root, 0)
+    causes, said = fill(zygote, root, 0, image_format)
     held = hold_failure(root, causes, said, None)
     assert held.events > 2
     hold_recovered(root, said)
     campaign.count("filled disks", states=1, events=held.events, volumes=held.volumes, lost=0)
 
 
-@pytest.mark.parametrize("events", [1, 3, *(pytest.param(n, marks=LONG) for n in range(4, 24))])
+@pytest.mark.parametrize(
+    ("events", "image_format"),
+    [(1, "ome-tiff"), (3, "ome-zarr"), *(pytest.param(n, [*FORMATS][n % 2], marks=LONG) for n in range(4, 28))],
+)
 def test_a_disk_that_becomes_read_only_fails_the_run_and_keeps_what_was_acknowledged(
-    events: int, make_disk: Callable[..., SmallDisk], tmp_path: Path, zygote: Zygote, campaign: Campaign
+    events: int,
+    image_format: str,
+    make_disk: Callable[..., SmallDisk],
+    tmp_path: Path,
+    zygote: Zygote,
+    campaign: Campaign,
 ) -> None:
     disk = make_disk("ext4", 256)  # more than all its events, however late it is aborted
     root = disk.path / "root"
-    with zygote.fork("tests.durability_rig:attempt", root=str(root), events=1000) as child:
+    options: dict[str, Any] = {"root": str(root), "events": 1000, "image_format": image_format}
+    with zygote.fork("tests.durability_rig:attempt", **options) as child:
         child.tell()
         while sum(name == "event" for name, _ in child.heard("acknowledged")) < events:
             assert not child.listen(0.001), child.said[-1:]

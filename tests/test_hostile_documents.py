@@ -36,6 +36,8 @@ from gently_bluesky.store.tags import add_note
 from tests.conftest import Campaign
 from tests.data_rig import journal, names, run_folder, start_doc, volume
 
+BOTH = pytest.mark.usefixtures("every_format")
+
 Doc = dict[str, Any]
 Tree = dict[str, Any]
 
@@ -434,6 +436,7 @@ NAMES = [
 ]
 
 
+@BOTH
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
 def test_names_that_climb_stay_inside_the_run_folder(root: Path, outside: Path, name: str) -> None:
     documents = a_run()
@@ -458,7 +461,7 @@ def test_names_that_climb_stay_inside_the_run_folder(root: Path, outside: Path, 
     np.testing.assert_array_equal(run[name or "primary"].images(name).volume(0), np.arange(9))
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert {path.relative_to(folder).as_posix() for path in files} >= {"journal.jsonl", "manifest.jsonl"}
-    assert len([path for path in files if path.suffix in {".npy", ".tif"}]) == 2
+    assert len([path for path in [*files, *folder.iterdir()] if path.suffix in {".npy", ".tif", ".zarr"}]) == 2
     assert all(path.name.isascii() and not set(path.name) & set('\\:*?"<>|\0') for path in root.rglob("*"))
 
 
@@ -528,11 +531,11 @@ def test_a_folder_under_runs_that_is_a_link_to_elsewhere_is_no_run(root: Path, t
 # --- a root from somebody else ------------------------------------------------------------------------------
 
 
-def record_one(root: Path, uid: str = "the-run") -> Path:
+def record_one(root: Path, uid: str = "the-run", **options: Any) -> Path:
     """A run with one array in a file; give its folder."""
     documents = a_run()
     documents["start"]["uid"] = documents["stop"]["run_start"] = documents["descriptor"]["run_start"] = uid
-    with FileWriter(root, inline_limit_bytes=16, durability="run") as writer:
+    with FileWriter(root, inline_limit_bytes=16, durability="run", **options) as writer:
         for name in ("start", "descriptor", "event", "stop"):
             writer(name, documents[name])
     return Catalog(root)[uid].folder
@@ -579,6 +582,17 @@ def test_a_volume_that_is_a_link_out_of_the_run_is_not_read(
         Catalog(root)[-1]["primary"].images("big").volume(0)
 
 
+@links
+@pytest.mark.parametrize("level", ["", "0", "0/c", "0/c/0", "0/c/0/0/0"])
+def test_a_store_that_leads_out_of_the_run_anywhere_is_not_read(root: Path, tmp_path: Path, level: str) -> None:
+    store = record_one(root, image_format="ome-zarr") / "big.ome.zarr"
+    elsewhere = tmp_path / "elsewhere"
+    (store / level).rename(elsewhere)
+    (store / level).symlink_to(elsewhere)
+    with pytest.raises(VolumeMissingError, match="is a link"):
+        Catalog(root)[-1]["primary"].images("big").volume(0)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -613,6 +627,20 @@ def test_a_manifest_that_promises_more_than_there_is_gives_no_pixels(root: Path,
     folder = record_one(root)
     rewrite(folder / "manifest.jsonl", lambda i, line: line.update(change))
     with pytest.raises(VolumeMissingError, match="should be in"):
+        Catalog(root)[-1]["primary"].images("big").volume(0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"shape": [10**6, 10**6]}, {"shape": [9, 10]}, {"dtype": "<u8"}, {"path": "big"}, {"path": "big.ome.zarr/0"}],
+    ids=repr,
+)
+def test_a_manifest_that_promises_something_else_than_a_store_holds_gives_no_pixels(
+    root: Path, change: Doc
+) -> None:
+    folder = record_one(root, image_format="ome-zarr")
+    rewrite(folder / "manifest.jsonl", lambda i, line: line.update(change))
+    with pytest.raises(VolumeMissingError, match=r"is not there|and the manifest says otherwise"):
         Catalog(root)[-1]["primary"].images("big").volume(0)
 
 

@@ -12,6 +12,7 @@ import bluesky.plans as bp
 import numpy as np
 import pytest
 import tifffile
+import yaozarrs
 
 from gently_bluesky import Catalog, FileWriter
 from gently_bluesky.errors import RunExistsError, RunLockedError
@@ -32,7 +33,10 @@ from tests.data_rig import (
     run_folder,
     start_doc,
     volume,
+    volumes_in,
 )
+
+BOTH = pytest.mark.usefixtures("every_format")
 
 WRITES = """
 import sys
@@ -152,6 +156,7 @@ def test_a_lock_is_held_while_the_run_is_open_and_no_longer(root: Path) -> None:
         assert not is_locked(run_folder(root))
 
 
+@BOTH
 def test_processes_add_runs_to_one_root_at_once(root: Path) -> None:
     code = WRITES + (
         "writer = FileWriter(sys.argv[1]); run_engine, _ = connected(writer)\n"
@@ -175,6 +180,7 @@ def test_processes_add_runs_to_one_root_at_once(root: Path) -> None:
 # --- kills --------------------------------------------------------------------------------------------------
 
 
+@BOTH
 @pytest.mark.parametrize("events", [1, 2, 7])
 def test_after_a_kill_in_a_timelapse_a_fresh_process_reads_every_journalled_event(root: Path, events: int) -> None:
     with Child(TIMELAPSE, root) as acquiring:
@@ -192,11 +198,10 @@ def test_after_a_kill_in_a_timelapse_a_fresh_process_reads_every_journalled_even
     assert answer["numbers"] == list(range(len(seen)))
     assert answer["hashes"] == [pixel_hash(volume(i, shape)) for i in range(len(seen))]
     hold_together(list(run.documents()))
-    files = sorted((run.folder / "cam_image").glob("*.ome.tif"))
-    assert len(files) >= len(seen)
-    for i, path in enumerate(files):
-        frames = np.flatnonzero(np.array(examine(path).times))
-        left = tifffile.memmap(path, mode="r")
+    there = list(volumes_in(run.folder))
+    assert len(there) >= len(seen)
+    for i, (found, left) in enumerate(there):
+        frames = np.flatnonzero(np.array(found.times))
         np.testing.assert_array_equal(left[frames], volume(i, shape)[frames])
 
 
@@ -204,8 +209,8 @@ KILLED_INSIDE = (
     WRITES
     + """
 import os, signal
-root, function, after = sys.argv[1], sys.argv[2], int(sys.argv[3])
-writer = FileWriter(root)
+root, function, after, image_format = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
+writer = FileWriter(root, image_format=image_format)
 run_engine, _ = connected(writer)
 camera = Camera("cam", writer)
 real, calls = getattr(os, function), 0
@@ -229,11 +234,13 @@ run_engine(bpp.run_wrapper(plan(camera, 10**6)))
 
 
 @pytest.mark.parametrize("after", random.Random(20261123).sample(range(2, 24), 3))
-@pytest.mark.parametrize("function", ["pwrite", "write"])
+@pytest.mark.parametrize(
+    ("image_format", "function"), [("ome-tiff", "pwrite"), ("ome-tiff", "write"), ("ome-zarr", "write")]
+)
 def test_a_kill_in_the_middle_of_any_write_leaves_every_journalled_event_whole(
-    root: Path, function: str, after: int
+    root: Path, function: str, after: int, image_format: str
 ) -> None:
-    with Child(KILLED_INSIDE, root, function, after) as acquiring:
+    with Child(KILLED_INSIDE, root, function, after, image_format) as acquiring:
         acquiring.process.communicate()
         assert acquiring.process.returncode == -signal.SIGKILL
     catalog = Catalog(root)
@@ -245,6 +252,8 @@ def test_a_kill_in_the_middle_of_any_write_leaves_every_journalled_event_whole(
     for path in run.folder.glob("cam_image/*"):
         whole = path.read_bytes()[:2] == b"II"  # else killed before its first write was done
         assert not whole or tifffile.memmap(path, mode="r").shape == (4, 8, 16)
+    for path in run.folder.glob("*.ome.zarr/zarr.json"):
+        yaozarrs.validate_zarr_store(path.parent)
     with FileWriter(root) as writer:
         run_engine, _ = connected(writer)
         run_engine(bp.count([Camera("cam", writer)]))
@@ -252,7 +261,7 @@ def test_a_kill_in_the_middle_of_any_write_leaves_every_journalled_event_whole(
 
 
 def test_a_run_whose_start_was_torn_is_no_run_yet_and_harms_no_other(root: Path) -> None:
-    with Child(KILLED_INSIDE, root, "write", 1) as acquiring:
+    with Child(KILLED_INSIDE, root, "write", 1, "ome-tiff") as acquiring:
         acquiring.process.communicate()
     torn = next(root.glob("runs/*/*/*/*"))
     content = (torn / "journal.jsonl").read_bytes()
@@ -269,6 +278,7 @@ def test_a_run_whose_start_was_torn_is_no_run_yet_and_harms_no_other(root: Path)
 # --- readers beside a writer --------------------------------------------------------------------------------
 
 
+@BOTH
 def test_planes_of_a_running_run_are_read_from_another_process(root: Path) -> None:
     with Child(STEP_BY_STEP, root, 4) as acquiring:
         assert acquiring.line() == "0"
@@ -317,6 +327,7 @@ writer.close()
         acquiring.end()
 
 
+@BOTH
 def test_results_are_equal_from_any_process(root: Path) -> None:
     with Child(STEP_BY_STEP, root, 2) as acquiring:
         for _ in range(2):
@@ -329,6 +340,7 @@ def test_results_are_equal_from_any_process(root: Path) -> None:
     assert [entry["xxh3_128"] for entry in manifest(run_folder(root))] == hashes
 
 
+@BOTH
 def test_a_process_that_ends_without_closing_its_writer_loses_nothing(root: Path) -> None:
     code = """
 import sys
@@ -368,7 +380,7 @@ print(json.dumps({"opened": inside, "imported": imported, "plane": plane.tolist(
 """
 
 
-def test_reading_one_plane_opens_no_other_run_and_parses_no_tiff(root: Path) -> None:
+def test_reading_one_plane_opens_no_other_run_and_parses_no_tiff(root: Path, every_format: str) -> None:
     with FileWriter(root) as writer:
         run_engine, documents = connected(writer)
         camera = Camera("cam", writer)
@@ -379,17 +391,21 @@ def test_reading_one_plane_opens_no_other_run_and_parses_no_tiff(root: Path) -> 
     assert answer["plane"] == volume(3)[2].tolist()
     opened = {os.path.relpath(path, root) for path in answer["opened"]}
     folder = run.folder.relative_to(root).as_posix()
+    files = ["cam_image/000001.ome.tif"]
+    if every_format == "ome-zarr":
+        files = ["cam_image.ome.zarr/0/zarr.json", "cam_image.ome.zarr/0/c/1/0/0/0"]
     assert opened == {
         "gently.json",
         "index/runs.jsonl",
         f"{folder}/journal.jsonl",
         f"{folder}/manifest.jsonl",
-        f"{folder}/cam_image/000001.ome.tif",
+        *(f"{folder}/{file}" for file in files),
     }
     for heavy in ("tifffile", "xarray", "dask", "bluesky", "ophyd", "zarr", "h5py"):
         assert heavy not in answer["imported"], heavy
 
 
+@BOTH
 def test_a_catalog_takes_no_lock_and_changes_nothing(root: Path) -> None:
     with FileWriter(root) as writer:
         run_engine, _ = connected(writer)

@@ -21,6 +21,7 @@ from gently_bluesky.store.formats import examine
 from gently_bluesky.store.journal import encode_line
 from gently_bluesky.store.manifest import read_manifest
 from gently_bluesky.write.recovery import LeftAlone, Recovery, Salvage, recover
+from tests.conftest import OF_TIFF
 from tests.data_rig import (
     SHAPE,
     Camera,
@@ -29,11 +30,15 @@ from tests.data_rig import (
     hold_together,
     journal,
     manifest,
+    path_of,
     pixel_hash,
     record,
     run_folder,
     volume,
+    volumes_in,
 )
+
+pytestmark = pytest.mark.usefixtures("every_format", "a_shard_a_frame")
 
 STREAM = {"dtype": "array", "shape": list(SHAPE), "dtype_numpy": "<u2", "external": "STREAM:", "source": "test"}
 
@@ -107,11 +112,12 @@ def hold_events(run: Run, count: int) -> None:
         np.testing.assert_array_equal(run["primary"]["cam"].volume(number), volume(number))
 
 
-def test_a_run_whose_writer_is_gone_is_closed_and_says_what_happened(root: Path) -> None:
+def test_a_run_whose_writer_is_gone_is_closed_and_says_what_happened(root: Path, every_format: str) -> None:
     interrupted(root)
     done = the_recovery(root)
     assert (done.uid, done.events, done.torn_bytes, done.salvaged) == ("run", 2, 0, 0)
-    assert done.unfinished == (("cam/000002.ome.tif", 3, 4),)
+    unfinished = path_of("cam", 2, every_format)
+    assert done.unfinished == ((unfinished, 3, 4),)
     run = the_run(root)
     hold_events(run, 2)
     hold_together(list(run.documents()))
@@ -120,8 +126,8 @@ def test_a_run_whose_writer_is_gone_is_closed_and_says_what_happened(root: Path)
     assert run.stop["reason"].startswith("interrupted")
     assert run.stop["time"] == 1_795_433_410.0, "the last frame that came"
     assert run.stop["num_events"] == {"primary": 2}
-    assert run.stop["recovered"]["unfinished"] == [["cam/000002.ome.tif", 3, 4]]
-    assert "000002.ome.tif holds 3 of 4 frames" in str(done)
+    assert run.stop["recovered"]["unfinished"] == [[unfinished, 3, 4]]
+    assert f"{unfinished} holds 3 of 4 frames" in str(done)
 
 
 def test_recovering_twice_changes_nothing(root: Path) -> None:
@@ -136,7 +142,7 @@ def test_frames_of_an_unfinished_volume_are_beside_and_in_the_manifest(root: Pat
     folder = interrupted(root)
     recover(root)
     entry = manifest(folder)[-1]
-    assert (entry["state"], entry["details"]["frames"], entry["path"]) == ("aborted", 3, "cam/000002.ome.tif")
+    assert (entry["state"], entry["details"]["frames"], entry["index"]) == ("aborted", 3, 2)
     left = np.concatenate([volume(2)[:3], np.zeros((1, *SHAPE[1:]), "<u2")])
     assert entry["xxh3_128"] == pixel_hash(left)
     assert len(the_run(root)["primary"]) == 2
@@ -161,6 +167,7 @@ def test_frames_of_an_unfinished_volume_become_an_event_that_is_not_good_where_t
     assert len(Catalog(root).volumes(embryo="e1")) == 4
 
 
+@OF_TIFF
 def test_what_no_event_names_is_left_beside_with_the_frames_that_came(root: Path) -> None:
     folder = interrupted(root, keys=("cam", "other"))
     assert the_run(root).left_beside == ()
@@ -199,7 +206,7 @@ def test_a_salvaged_event_says_what_its_run_and_its_volume_say_and_nothing_else(
     assert run["primary"].rows[-1].data == {"good": False, "cam_frames": 3, "channel": "488", **known}
 
 
-def test_a_volume_that_was_whole_and_named_by_no_document_is_told_of(root: Path) -> None:
+def test_a_volume_that_was_whole_and_named_by_no_document_is_told_of(root: Path, every_format: str) -> None:
     with FileWriter(root) as writer:
         writer("start", {"uid": "run", "time": 1_795_433_400.0})
         new = writer.open_resource("cam", shape=SHAPE, dtype="<u2").new_volume()
@@ -207,10 +214,11 @@ def test_a_volume_that_was_whole_and_named_by_no_document_is_told_of(root: Path)
             new.write(z, frame(0, z))
         new.seal()
         writer.flush()
-    assert the_recovery(root).unfinished == (("cam/000000.ome.tif", 4, 4),)
+    assert the_recovery(root).unfinished == ((path_of("cam", 0, every_format), 4, 4),)
     assert [entry["state"] for entry in manifest(run_folder(root))] == ["sealed"]
 
 
+@OF_TIFF
 @pytest.mark.parametrize("known", [True, False])
 def test_a_file_that_does_not_say_where_it_belongs_is_entered_all_the_same(root: Path, known: bool) -> None:
     with FileWriter(root) as writer:
@@ -274,17 +282,21 @@ def test_a_kill_within_the_last_write_of_a_recovery_adds_no_event_twice(root: Pa
 
 def test_space_that_was_reserved_for_a_file_without_a_name_is_given_back(root: Path) -> None:
     folder = interrupted(root)
-    (folder / "cam" / ".000003.ome.tif.new").write_bytes(bytes(10**6))
+    (images,) = folder.glob("cam*")
+    (images / ".000003.new").write_bytes(bytes(10**6))
     recover(root)
-    assert [path.name for path in sorted((folder / "cam").iterdir())] == [f"00000{i}.ome.tif" for i in range(3)]
+    assert not [path for path in folder.rglob("*") if path.name.startswith(".") and path.name.endswith(".new")]
+    assert len(list(volumes_in(folder))) == 3
 
 
 def test_a_file_of_others_in_a_run_folder_is_left_alone(root: Path) -> None:
-    folder = interrupted(root)
-    (folder / "cam" / "notes.txt").write_text("mine")
-    (folder / "cam" / "000009.ome.tif").write_bytes(b"II+\0 no TIFF")
+    (images,) = interrupted(root).glob("cam*")
+    (images / "notes.txt").write_text("mine")
+    (images / "000009.ome.tif").write_bytes(b"II+\0 no TIFF")
+    (images / "events" / "000009").mkdir(parents=True)
+    (images / "events" / "000009" / "zarr.json").write_bytes(b"{}")
     assert len(the_recovery(root).unfinished) == 1
-    assert (folder / "cam" / "notes.txt").read_text() == "mine"
+    assert (images / "notes.txt").read_text() == "mine"
 
 
 def test_planes_of_a_partial_volume_are_read_where_they_came_and_nowhere_else(root: Path, tmp_path: Path) -> None:
@@ -331,7 +343,9 @@ def test_an_array_of_others_in_a_run_folder_is_left_alone(root: Path, name: str)
     assert len(manifest(folder)) == 3
 
 
+@OF_TIFF
 def test_a_bit_that_flipped_in_the_times_of_an_unfinished_volume_is_no_time(root: Path) -> None:
+    """Of OME-TIFF: in OME-Zarr they have a checksum at every moment."""
     folder = interrupted(root)
     path = folder / "cam" / "000002.ome.tif"
     content = bytearray(path.read_bytes())
@@ -390,6 +404,7 @@ def test_a_run_that_ended_well_and_is_unknown_to_the_index_is_entered_there(root
 # --- a writer does it by itself -----------------------------------------------------------------------------
 
 
+@OF_TIFF
 def test_a_writer_recovers_at_its_first_run_and_says_what_it_did(
     root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

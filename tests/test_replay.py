@@ -20,7 +20,9 @@ from gently_bluesky.errors import RunExistsError, UnfillableError, VolumeMissing
 from gently_bluesky.keep.aside import make_way
 from gently_bluesky.read.run import Run
 from gently_bluesky.store.audit import read_audit
+from gently_bluesky.store.formats import FORMATS
 from gently_bluesky.write.recovery import recover
+from tests.conftest import OF_TIFF
 from tests.data_rig import (
     SHAPE,
     Camera,
@@ -41,6 +43,8 @@ from tests.data_rig import (
 )
 from tests.devices_rig import Documents
 from tests.test_writer_streaming import Flyer
+
+pytestmark = pytest.mark.usefixtures("every_format")
 
 Plan = Iterator[Msg]
 
@@ -111,7 +115,7 @@ def test_documents_that_were_replayed_hold_together(run: Run, tmp_path: Path) ->
 # --- filled -------------------------------------------------------------------------------------------------
 
 
-def test_filled_documents_hold_arrays_and_say_nothing_of_files(run: Run) -> None:
+def test_filled_documents_hold_arrays_and_say_nothing_of_files(run: Run, every_format: str) -> None:
     documents = list(run.documents(fill=True))
     kinds = [name for name in names(documents) if name != "descriptor"]
     assert kinds == ["start", "event", "event", "event", "stop"]
@@ -121,7 +125,7 @@ def test_filled_documents_hold_arrays_and_say_nothing_of_files(run: Run) -> None
         np.testing.assert_array_equal(event["data"]["cam_image"], volume(i))
         np.testing.assert_array_equal(event["data"]["img"], volume(10 + i, (200, 200)))
         assert set(event["data"]) == set(event["timestamps"]) == set(of(documents, "descriptor")[0]["data_keys"])
-        assert isinstance(event["data"]["cam_image"], np.memmap)
+        assert isinstance(event["data"]["cam_image"], np.memmap) is (every_format == "ome-tiff")
     for name, document in documents:
         if name != "event":
             event_model.schema_validators[event_model.DocumentNames[name]].validate(document)
@@ -141,6 +145,17 @@ def test_filled_into_a_second_writer_the_pixels_are_stored_again(run: Run, tmp_p
         event["uid"] for event in of(list(run.documents()), "event")
     ]
     assert second["primary"].images("cam_image").voxel_size_um == (0.5, 0.25, 0.25)
+
+
+def test_filled_into_a_writer_of_another_format_the_pixels_and_their_hashes_are_the_same(
+    run: Run, tmp_path: Path, every_format: str
+) -> None:
+    (other,) = FORMATS.keys() - {every_format}
+    second = into(run, tmp_path / "second", fill=True, image_format=other)
+    hold_equal_pixels(run, second)
+    hold_pixels(second)
+    said = [{(entry["format"], entry["xxh3_128"]) for entry in manifest(each.folder)} for each in (run, second)]
+    assert said[1] == {(other, digest) for _, digest in said[0]}
 
 
 def test_filled_once_more_from_the_copy_it_is_still_the_same(run: Run, tmp_path: Path) -> None:
@@ -318,6 +333,7 @@ def test_a_replay_that_fails_leaves_a_copy_that_says_so(run: Run, tmp_path: Path
 # --- a copy that broke off ----------------------------------------------------------------------------------
 
 
+@OF_TIFF
 def test_a_run_that_lost_a_volume_is_not_filled_and_nothing_of_it_is_sent(run: Run, tmp_path: Path) -> None:
     assert run.check_fillable() == sum(entry["bytes"] for entry in manifest(run.folder))
     (run.folder / "cam_image" / "000002.ome.tif").unlink()

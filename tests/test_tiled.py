@@ -14,10 +14,13 @@ from bluesky import Msg
 
 from gently_bluesky import FileWriter, replay
 from gently_bluesky.read.run import Run
+from tests.conftest import OF_TIFF
 from tests.data_rig import SHAPE, Camera, hold_together, inline, journal, of, record, volume
 from tests.devices_rig import PLANES, SIZE, simulated
 from tests.old_session_rig import a_session, the_run
 from tests.test_replay import flight
+
+pytestmark = pytest.mark.usefixtures("every_format")
 
 Plan = Iterator[Msg]
 
@@ -55,7 +58,18 @@ def read(run: Any, key: str, stream: str = "primary") -> Any:
     return np.asarray(run[stream][key].read())
 
 
-BOTH = pytest.mark.parametrize("which", ["bluesky", "plugins"])
+BOTH = pytest.mark.parametrize(
+    ("every_format", "which"),
+    [("ome-tiff", "bluesky"), ("ome-tiff", "plugins"), ("ome-zarr", "plugins")],
+    indirect=["every_format"],
+)
+
+
+def test_the_tiled_writer_of_bluesky_itself_knows_no_zarr(root: Path, client: Any) -> None:
+    """That of bluesky-tiled-plugins does, in the tests below."""
+    run = record(root, lambda writer: bp.count([Camera("cam", writer)]), image_format="ome-zarr")
+    with pytest.raises(Exception, match="application/x-zarr"):
+        tiled(run, "bluesky", client)
 
 
 @BOTH
@@ -101,6 +115,7 @@ def test_tiled_reads_back_a_fly_scan(root: Path, client: Any) -> None:
     np.testing.assert_array_equal(pixels, np.stack([volume(i) for i in range(4)]))
 
 
+@OF_TIFF
 @pytest.mark.parametrize("compression", ["zlib", None])
 def test_tiled_reads_back_a_linked_session_of_old(
     root: Path, tmp_path: Path, client: Any, compression: str | None
@@ -123,6 +138,7 @@ def test_tiled_reads_back_a_single_tiff_of_others(root: Path, tmp_path: Path, cl
     )
 
 
+@OF_TIFF
 def test_of_a_part_of_a_file_tiled_gives_an_error_and_no_other_pixels(
     root: Path, tmp_path: Path, client: Any
 ) -> None:
@@ -145,15 +161,14 @@ def test_a_tiled_writer_that_listens_to_the_file_writer_finds_the_files_there(ro
     assert there.metadata["stop"]["exit_status"] == "success"
 
 
-def test_what_tiled_was_told_is_valid_by_its_schemas(root: Path) -> None:
+def test_what_tiled_was_told_is_valid_by_its_schemas(root: Path, every_format: str) -> None:
     run = record(root, lambda writer: bp.count([Camera("cam", writer)], 2))
     hold_together(journal(run.folder))
     (descriptor,) = of(journal(run.folder), "descriptor")
     (resource,) = of(journal(run.folder), "stream_resource")
     assert descriptor["data_keys"]["cam_image"]["shape"] == list(SHAPE)
-    assert resource["parameters"] == {
-        "template": "{:06d}.ome.tif",
-        "chunk_shape": [1, *SHAPE],
-        "join_method": "stack",
-    }
-    assert resource["mimetype"] == "multipart/related;type=image/tiff"
+    template, mimetype = {"template": "{:06d}.ome.tif"}, "multipart/related;type=image/tiff"
+    if every_format == "ome-zarr":
+        template, mimetype = {}, "application/x-zarr"
+    assert resource["parameters"] == {"chunk_shape": [1, *SHAPE], "join_method": "stack", **template}
+    assert resource["mimetype"] == mimetype

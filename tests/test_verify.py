@@ -23,8 +23,22 @@ from gently_bluesky.keep.verify import verify
 from gently_bluesky.store.index import reindex
 from gently_bluesky.store.journal import encode_line
 from gently_bluesky.write.recovery import recover
-from tests.data_rig import Camera, Child, connected, inline, journal, record, run_folder, start_doc
+from tests.conftest import OF_TIFF
+from tests.data_rig import (
+    Camera,
+    Child,
+    connected,
+    inline,
+    journal,
+    path_of,
+    pixel_file,
+    record,
+    run_folder,
+    start_doc,
+)
 from tests.test_recovery import interrupted
+
+pytestmark = pytest.mark.usefixtures("every_format", "a_shard_a_frame")
 
 
 def acquired(root: Path) -> Path:
@@ -66,7 +80,7 @@ def test_only_what_is_new_is_read_again(root: Path) -> None:
     again = verify(root)
     assert (again.bytes_read, again.documents, again.findings) == (0, 0, ())
     assert verify(root, afresh=True).bytes_read == again.bytes > 0
-    os.utime(folder / "cam_image" / "000001.ome.tif", (1.0, 1.0))
+    os.utime(pixel_file(folder, "cam_image", 1), (2e9, 2e9))
     assert verify(root).bytes_read == again.bytes // 3
     (root / "index" / "verified.jsonl").write_bytes(b"{]\n")
     assert verify(root).bytes_read == again.bytes
@@ -97,11 +111,21 @@ def grow(path: Path) -> None:
         file.write(b"\0")
 
 
-def swap(path: Path) -> None:
-    (path.parent / "000002.ome.tif").replace(path)
+def swap(folder: Path) -> None:
+    """Let the third volume lie in the place of the second."""
+    if (folder / "cam_image").exists():
+        (folder / "cam_image" / "000002.ome.tif").replace(folder / "cam_image" / "000001.ome.tif")
+        return
+    for where in ("0/c/{}", "events/{:06d}"):
+        shutil.rmtree(folder / "cam_image.ome.zarr" / where.format(1))
+        names = (folder / "cam_image.ome.zarr" / where.format(number) for number in (2, 1))
+        next(names).rename(next(names))
 
 
 def behead(path: Path) -> None:
+    """Change what stands before the pixels, or in a store what is said of them."""
+    if path.suffix != ".tif":
+        path = path.parents[5] / "events" / "000001" / "zarr.json"
     content = bytearray(path.read_bytes())
     content[16] ^= 1
     path.write_bytes(content)
@@ -112,26 +136,29 @@ def behead(path: Path) -> None:
     [(Path.unlink, "missing"), (cut, "short"), (grow, "grown"), (flip, "changed"), (behead, "head")],
 )
 def test_a_file_that_is_not_as_it_was_written_is_an_error(
-    root: Path, harm: Callable[[Path], object], kind: str
+    root: Path, harm: Callable[[Path], object], kind: str, every_format: str
 ) -> None:
     folder = acquired(root)
     verify(root)
-    harm(folder / "cam_image" / "000001.ome.tif")
-    assert found(root) == [("error", kind, "cam_image/000001.ome.tif")]
+    harm(pixel_file(folder, "cam_image", 1))
+    assert found(root) == [("error", kind, path_of("cam_image", 1, every_format))]
 
 
-def test_a_volume_in_the_place_of_another_is_an_error_even_if_its_hash_was_changed_too(root: Path) -> None:
+def test_a_volume_in_the_place_of_another_is_an_error_even_if_its_hash_was_changed_too(
+    root: Path, every_format: str
+) -> None:
     folder = acquired(root)
-    swap(folder / "cam_image" / "000001.ome.tif")
+    swap(folder)
     hashes = [line["xxh3_128"] for line in map(json.loads, (folder / "manifest.jsonl").read_bytes().splitlines())]
     rewrite(folder, "manifest.jsonl", lambda lines: lines[1].update(xxh3_128=hashes[2]))
     report = verify(root)
     kinds = {finding.where: finding.kind for finding in report.errors}
-    assert kinds == {"cam_image/000001.ome.tif": "head", "cam_image/000002.ome.tif": "missing"}
+    assert kinds == {path_of("cam_image", n, every_format): kind for n, kind in ((1, "head"), (2, "missing"))}
     assert "it says that it is volume 2 of 'cam_image'" in report.errors[0].text
 
 
-def test_a_file_that_nobody_names_is_traced_home(root: Path, tmp_path: Path) -> None:
+@OF_TIFF
+def test_a_tiff_that_nobody_names_is_traced_home(root: Path, tmp_path: Path) -> None:
     folder = acquired(root)
     shutil.copy(folder / "cam_image" / "000001.ome.tif", folder / "cam_image" / "copy.tif")
     shutil.copy(folder / "cam_image" / "000002.ome.tif", root / "stray.tif")
@@ -190,12 +217,18 @@ def test_a_manifest_that_says_another_shape_than_the_descriptor_is_an_error(root
     assert {kind for _, kind, _ in found(root)} == {"shape", "head"}
 
 
-def test_a_volume_that_the_manifest_forgot_is_an_error_and_its_file_a_stranger(root: Path) -> None:
+def test_a_volume_that_the_manifest_forgot_is_an_error_and_its_file_a_stranger(
+    root: Path, every_format: str
+) -> None:
     folder = acquired(root)
     rewrite(folder, "manifest.jsonl", lambda lines: lines.pop(1))
-    assert found(root) == [("error", "missing", "seq_num 2"), ("warning", "stranger", "cam_image/000001.ome.tif")]
+    strangers = ["cam_image/000001.ome.tif"]
+    if every_format == "ome-zarr":
+        strangers = ["cam_image.ome.zarr/0/c/1", "cam_image.ome.zarr/events/000001"]
+    assert found(root) == [("error", "missing", "seq_num 2"), *(("warning", "stranger", s) for s in strangers)]
 
 
+@OF_TIFF
 def test_a_bit_that_flipped_in_the_head_of_a_volume_is_found(root: Path) -> None:
     """Directories and OME-XML, what other programs read and where they find each plane, and the frame times."""
     folder = acquired(root)
@@ -217,15 +250,17 @@ def test_a_bit_that_flipped_in_the_head_of_a_volume_is_found(root: Path) -> None
     assert found(root, afresh=True) == []
 
 
-def test_what_was_found_changed_stays_an_error_whatever_the_time_of_its_file_says(root: Path) -> None:
-    path = acquired(root) / "cam_image" / "000001.ome.tif"
+def test_what_was_found_changed_stays_an_error_whatever_the_time_of_its_file_says(
+    root: Path, every_format: str
+) -> None:
+    path = pixel_file(acquired(root), "cam_image", 1)
     assert found(root) == []
     status = path.stat()
     flip(path)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert found(root) == [], "as if nobody had touched it"
     for afresh in (True, False, False):
-        assert found(root, afresh=afresh) == [("error", "changed", "cam_image/000001.ome.tif")]
+        assert found(root, afresh=afresh) == [("error", "changed", path_of("cam_image", 1, every_format))]
     flip(path)
     assert found(root) == []
 
@@ -233,11 +268,11 @@ def test_what_was_found_changed_stays_an_error_whatever_the_time_of_its_file_say
 # --- runs ---------------------------------------------------------------------------------------------------
 
 
-def test_an_interrupted_run_is_an_error_until_it_is_recovered(root: Path) -> None:
+def test_an_interrupted_run_is_an_error_until_it_is_recovered(root: Path, every_format: str) -> None:
     interrupted(root)
     assert ("error", "interrupted", "") in found(root)
     recover(root)
-    assert found(root) == [("note", "incomplete", "cam/000002.ome.tif")]
+    assert found(root) == [("note", "incomplete", path_of("cam", 2, every_format))]
 
 
 @pytest.mark.parametrize("frames", [0, 1, 4])
@@ -288,7 +323,7 @@ def test_only_the_runs_that_are_asked_for_are_checked(root: Path) -> None:
     acquired(root)
     uid = Catalog(root)[-1].uid
     folder = record(root, lambda writer: bp.count([Camera("cam", writer)])).folder
-    flip(folder / "cam_image" / "000000.ome.tif")
+    flip(pixel_file(folder, "cam_image"))
     (root / "stray.txt").touch()
     assert verify(root, uids=[uid]).findings == ()
     assert len(verify(root).findings) == 2
@@ -367,16 +402,17 @@ def test_numbers_that_json_lacks_in_a_start_document_are_no_error(root: Path) ->
     assert Catalog(root)["run"].start["low"] == float("-inf")
 
 
-def test_a_volume_that_was_given_up_has_a_hash_like_any_other(root: Path) -> None:
+def test_a_volume_that_was_given_up_has_a_hash_like_any_other(root: Path, every_format: str) -> None:
     with FileWriter(root) as writer:
         writer("start", start_doc(uid="run"))
         new = writer.open_resource("cam", shape=(4, 8, 16), dtype="<u2").new_volume()
-        new.write(1, np.full((8, 16), 7, "<u2"))
+        new.write(0, np.full((8, 16), 7, "<u2"))
         new.abort("the camera stopped")
         writer("stop", {"uid": "s", "time": 1.0, "run_start": "run", "exit_status": "fail"})
-    assert found(root) == [("note", "incomplete", "cam/000000.ome.tif")]
-    flip(run_folder(root) / "cam" / "000000.ome.tif")
-    assert found(root, afresh=True) == [("error", "changed", "cam/000000.ome.tif")]
+    where = path_of("cam", 0, every_format)
+    assert found(root) == [("note", "incomplete", where)]
+    flip(pixel_file(run_folder(root), "cam"))
+    assert found(root, afresh=True) == [("error", "changed", where)]
 
 
 def test_an_asset_that_is_named_by_the_beginning_of_its_files_is_there(root: Path, tmp_path: Path) -> None:
@@ -406,25 +442,27 @@ def test_a_root_that_cannot_be_written_is_verified_all_the_same(small_disk: Path
 # --- the trash ----------------------------------------------------------------------------------------------
 
 
-def test_what_is_in_the_trash_is_held_against_the_manifests(root: Path) -> None:
+def test_what_is_in_the_trash_is_held_against_the_manifests(root: Path, every_format: str) -> None:
     acquired(root)
     discard(root, -1, by="ada")
     assert found(root) == []
-    (copy, *_) = sorted(path for path in (root / "trash").rglob("*") if path.is_file())
+    copy = min(root.glob("trash/*/*/cam_image/*.tif" if every_format == "ome-tiff" else "trash/*/*/*.ome.zarr"))
     name = copy.relative_to(root).as_posix()
-    copy.rename(copy.with_name("elsewhere.ome.tif"))
-    elsewhere = copy.with_name("elsewhere.ome.tif").relative_to(root).as_posix()
-    assert found(root) == [("error", "missing", name), ("warning", "stranger", elsewhere)]
+    moved = copy.rename(copy.with_name(f"elsewhere{copy.name}"))
+    strangers = [path for path in [moved, *moved.rglob("*")] if path.is_file()]
+    names = sorted(path.relative_to(root).as_posix() for path in strangers)
+    assert found(root) == [("error", "missing", name), *(("warning", "stranger", each) for each in names)]
 
 
-def test_a_bit_that_flipped_in_the_trash_is_found(root: Path) -> None:
+def test_a_bit_that_flipped_in_the_trash_is_found(root: Path, every_format: str) -> None:
     acquired(root)
     discard(root, -1, by="ada")
-    (copy,) = (root / "trash").rglob("000001.ome.tif")
-    flip(copy)
-    assert found(root) == [("error", "changed", "cam_image/000001.ome.tif")]
+    (images,) = root.glob("trash/*/*/cam_image*")
+    flip(pixel_file(images.parent, "cam_image", 1))
+    assert found(root) == [("error", "changed", path_of("cam_image", 1, every_format))]
 
 
+@OF_TIFF
 def test_what_was_removed_and_is_brought_back_by_hand_is_compared_and_taken_in(root: Path) -> None:
     folder = acquired(root)
     kept = {path.name: path.read_bytes() for path in (folder / "cam_image").iterdir()}
@@ -468,14 +506,17 @@ def test_a_verification_beside_discard_and_restore_finds_nothing_wrong(root: Pat
     assert found(root) == []
 
 
-def test_a_damaged_line_of_the_audit_is_named_and_stops_neither_restoring_nor_discarding(root: Path) -> None:
+def test_a_damaged_line_of_the_audit_is_named_and_stops_neither_restoring_nor_discarding(
+    root: Path, every_format: str
+) -> None:
     acquired(root)
+    files = 3 if every_format == "ome-tiff" else 1
     discard(root, -1, by="ada")
     audit = root / "audit.jsonl"
     audit.write_bytes(audit.read_bytes().replace(b'"removing"', b'"remowing"', 1))
     assert found(root) == [("error", "damaged", "audit.jsonl")]
-    assert len(restore(root, -1).paths) == 3
-    assert len(discard(root, -1).paths) == 3
+    assert len(restore(root, -1).paths) == files
+    assert len(discard(root, -1).paths) == files
     assert found(root) == [("error", "damaged", "audit.jsonl")]
 
 
@@ -499,6 +540,7 @@ def test_a_run_folder_that_was_renamed_is_said_to_be_where_it_is(root: Path) -> 
     assert found(root) == []
 
 
+@OF_TIFF
 def test_a_removal_that_was_interrupted_is_a_warning_until_it_is_finished(root: Path) -> None:
     folder = acquired(root)
     discard(root, -1, by="ada")
@@ -606,11 +648,13 @@ def test_documents_that_do_not_hold_together_are_found(
 # --- reports ------------------------------------------------------------------------------------------------
 
 
-def test_a_report_for_programs_is_an_object_a_finding_and_one_of_the_figures(root: Path) -> None:
+def test_a_report_for_programs_is_an_object_a_finding_and_one_of_the_figures(
+    root: Path, every_format: str
+) -> None:
     folder = acquired(root)
-    cut(folder / "cam_image" / "000001.ome.tif")
+    cut(pixel_file(folder, "cam_image", 1))
     finding, figures = json.loads(json.dumps(list(verify(root).lines())))
-    assert (finding["kind"], finding["where"]) == ("short", "cam_image/000001.ome.tif")
+    assert (finding["kind"], finding["where"]) == ("short", path_of("cam_image", 1, every_format))
     assert (figures["runs"], figures["files"], figures["errors"]) == (1, 3, 1)
 
 

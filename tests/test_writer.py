@@ -41,6 +41,8 @@ from tests.data_rig import (
 )
 from tests.devices_rig import Documents, subscribe
 
+pytestmark = pytest.mark.usefixtures("every_format")
+
 
 def by_hand(**more: Any) -> Documents:
     """A run of one stream and two events, given by documents."""

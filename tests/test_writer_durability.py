@@ -15,7 +15,10 @@ from bluesky import Msg
 from gently_bluesky import FileWriter
 from gently_bluesky.store import disk
 from gently_bluesky.write.recovery import recover
-from tests.data_rig import Camera, connected, inline, journal, newest, of, run_folder, volume
+from tests.conftest import OF_TIFF
+from tests.data_rig import Camera, connected, inline, journal, newest, of, pixel_file, run_folder, volume
+
+pytestmark = pytest.mark.usefixtures("every_format")
 
 Plan = Iterator[Msg]
 
@@ -50,9 +53,14 @@ class Trail:
         return [i for i, step in enumerate(self.steps) if step == (kind, name)]
 
 
+def pixels(number: int, image_format: str) -> str:
+    """The name under which the file is begun that holds the pixels of a volume."""
+    return f"00000{number}.ome.tif" if image_format == "ome-tiff" else f"00000{number}-0-0-0"
+
+
 @pytest.mark.parametrize("streamed", [True, False])
 def test_pixels_are_durable_before_the_manifest_and_the_manifest_before_the_journal(
-    root: Path, monkeypatch: pytest.MonkeyPatch, streamed: bool
+    root: Path, monkeypatch: pytest.MonkeyPatch, streamed: bool, every_format: str
 ) -> None:
     with FileWriter(root) as writer:
         run_engine, _ = connected(writer)
@@ -73,7 +81,7 @@ def test_pixels_are_durable_before_the_manifest_and_the_manifest_before_the_jour
     manifest_writes = trail.positions("write", "manifest.jsonl")
     assert len(manifest_writes) >= 3
     for number in range(3):
-        file = f"00000{number}.ome.tif"
+        file = pixels(number, every_format)
         pixel_sync = next(i for i in trail.positions("sync", file) if i > trail.positions("write", file)[0])
         in_manifest = next(i for i in manifest_writes if i > pixel_sync)
         assert [i for i in manifest_writes if i < pixel_sync] == manifest_writes[:number]
@@ -82,6 +90,7 @@ def test_pixels_are_durable_before_the_manifest_and_the_manifest_before_the_jour
         assert any(i > in_journal for i in trail.positions("sync", "journal.jsonl"))
 
 
+@OF_TIFF
 def test_every_frame_was_written_before_the_sync_that_makes_its_volume_durable(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,9 +144,10 @@ def test_every_event_is_durable_in_the_journal_before_the_stop_is(
     assert b'"name":"stop"' not in before_stop
 
 
-def test_durability_of_a_run_syncs_nothing_before_its_end_and_everything_then(
-    root: Path, monkeypatch: pytest.MonkeyPatch
+def test_durability_of_a_run_waits_for_nothing_before_its_end_and_for_everything_then(
+    root: Path, monkeypatch: pytest.MonkeyPatch, every_format: str
 ) -> None:
+    """What a store holds is on disk before it has its name, whatever is asked for: the names are not."""
     with FileWriter(root, durability="run") as writer:
         camera, (run_engine, _) = Camera("cam", writer), connected(writer)
         trail = Trail(monkeypatch)
@@ -147,13 +157,18 @@ def test_durability_of_a_run_syncs_nothing_before_its_end_and_everything_then(
             for _ in range(3):
                 yield from bps.trigger_and_read([camera])
             writer.flush()
-            assert not [step for step in trail.steps if step[0] == "sync"]
+            synced = {name for kind, name in trail.steps if kind == "sync"}
+            assert not synced & {"manifest.jsonl", "journal.jsonl", "cam_image", "cam_image.ome.zarr"}
+            assert not synced or every_format == "ome-zarr"
             yield from bps.close_run()
 
         run_engine(plan())
         monkeypatch.undo()
     stop_written = trail.positions("write", "journal.jsonl")[-1]
-    for name in ("000000.ome.tif", "000001.ome.tif", "000002.ome.tif", "cam_image", "manifest.jsonl"):
+    files = [f"00000{number}.ome.tif" for number in range(3)] + ["cam_image"]
+    if every_format == "ome-zarr":
+        files = ["000000", "000001", "000002", "cam_image.ome.zarr"]
+    for name in (*files, "manifest.jsonl"):
         syncs = trail.positions("sync", name)
         assert syncs, name
         assert syncs[0] < stop_written, name
@@ -162,7 +177,9 @@ def test_durability_of_a_run_syncs_nothing_before_its_end_and_everything_then(
     assert len(of(journal(run_folder(root)), "event")) == 3
 
 
-def test_names_of_new_folders_and_files_are_durable_too(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_of_new_folders_and_files_are_durable_too(
+    root: Path, monkeypatch: pytest.MonkeyPatch, every_format: str
+) -> None:
     synced: list[Path] = []
     real = disk.sync_folder
 
@@ -172,11 +189,13 @@ def test_names_of_new_folders_and_files_are_durable_too(root: Path, monkeypatch:
 
     monkeypatch.setattr("gently_bluesky.write.recorder.sync_folder", watched)
     monkeypatch.setattr("gently_bluesky.write.run_folder.sync_folder", watched)
+    monkeypatch.setattr("gently_bluesky.store.ome_zarr.sync_folder", watched)
     with FileWriter(root) as writer:
         run_engine, _ = connected(writer)
         run_engine(bp.count([Camera("cam", writer)]))
     folder = run_folder(root)
-    expected = {folder / "cam_image", folder, folder.parent, root / "runs", root}
+    expected = {*folder.glob("cam_image*/**/"), folder, folder.parent, root / "runs", root}
+    assert len(expected) == {"ome-tiff": 5, "ome-zarr": 12}[every_format]
     assert expected <= set(synced)
 
 
@@ -191,7 +210,7 @@ def test_the_mark_of_a_root_is_durable_before_its_name_is(tmp_path: Path, monkey
 
 @pytest.mark.parametrize("durability", ["event", "run"])
 def test_what_a_writer_that_died_had_not_synced_is_durable_before_recover_closes_its_run(
-    root: Path, monkeypatch: pytest.MonkeyPatch, durability: Any
+    root: Path, monkeypatch: pytest.MonkeyPatch, durability: Any, every_format: str
 ) -> None:
     with FileWriter(root, durability=durability) as writer:
         writer("start", {"uid": "run", "time": 1_795_433_400.0})
@@ -207,10 +226,14 @@ def test_what_a_writer_that_died_had_not_synced_is_durable_before_recover_closes
     recover(root)
     monkeypatch.undo()
     stop_written = trail.positions("write", "journal.jsonl")[-1]
-    for name in ("000000.ome.tif", "000001.ome.tif", "cam", "manifest.jsonl"):
+    files = ["000000.ome.tif", "000001.ome.tif", "cam"]
+    if every_format == "ome-zarr":
+        files = ["0", "000000", "000001", "cam.ome.zarr"]
+    for name in (*files, "manifest.jsonl"):
         assert trail.positions("sync", name)[0] < stop_written, name
 
 
+@OF_TIFF
 def test_a_large_volume_is_pushed_to_the_disk_while_it_is_acquired(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,13 +256,14 @@ def test_a_large_volume_is_pushed_to_the_disk_while_it_is_acquired(
 def test_the_memory_of_the_last_volume_stays_warm_and_the_one_before_is_let_go(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forgotten: list[str] = []
+    forgotten: list[Path] = []
     monkeypatch.setattr("gently_bluesky.write.recorder._LARGE_VOLUME", 1000)
-    monkeypatch.setattr("gently_bluesky.store.ome_tiff.forget_pages", lambda path: forgotten.append(path.name))
+    for module in ("ome_tiff", "ome_zarr"):
+        monkeypatch.setattr(f"gently_bluesky.store.{module}.forget_pages", forgotten.append)
     with FileWriter(root) as writer:
         run_engine, _ = connected(writer)
         run_engine(bp.count([Camera("cam", writer)], 3))
-    assert forgotten == ["000000.ome.tif", "000001.ome.tif"]
+    assert forgotten == [pixel_file(run_folder(root), "cam_image", number) for number in range(2)]
 
 
 def test_what_is_forgotten_by_the_page_cache_is_still_on_disk(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

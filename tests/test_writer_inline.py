@@ -38,8 +38,11 @@ from tests.data_rig import (
     record,
     run_folder,
     start_doc,
+    stored,
     volume,
 )
+
+pytestmark = pytest.mark.usefixtures("every_format")
 
 Plan = Iterator[Msg]
 LIMIT = 1000  # bytes, in these tests
@@ -106,7 +109,10 @@ def test_an_array_of_any_type_and_shape_comes_back_and_others_read_its_file(
         np.testing.assert_array_equal(images.volume(event), array)
     entry = manifest(run.folder)[1]
     path = run.folder / entry["path"]
-    foreign = np.load(path) if path.suffix == ".npy" else tifffile.imread(path)
+    if entry["format"] == "ome-zarr":
+        foreign = stored(run.folder, entry)
+    else:
+        foreign = np.load(path) if path.suffix == ".npy" else tifffile.imread(path)
     np.testing.assert_array_equal(np.asarray(foreign).reshape(shape), array)
     assert entry["xxh3_128"] == pixel_hash(array)
     assert key_of(run, "img")["dtype_numpy"] == np.dtype(dtype).newbyteorder("<").str

@@ -13,6 +13,7 @@ import bluesky.preprocessors as bpp
 import numpy as np
 import ome_types
 import pytest
+import yaozarrs
 from bluesky import Msg
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from ophyd.sim import det
 
 from gently_bluesky import Catalog, FileWriter
 from gently_bluesky.errors import DocumentError
+from gently_bluesky.keep.verify import verify
 from gently_bluesky.read.run import Run
 from gently_bluesky.store.journal import decode_line
 from gently_bluesky.store.strict_json import decode, encode, plain
@@ -34,9 +36,12 @@ from tests.data_rig import (
     newest,
     record,
     run_folder,
+    said_by,
     start_doc,
     volume,
 )
+
+pytestmark = pytest.mark.usefixtures("every_format")
 
 Plan = Iterator[Msg]
 HOSTILE = [
@@ -219,8 +224,13 @@ def test_a_hostile_name_is_safe_on_disk_and_found_by_its_true_self(root: Path, n
     assert catalog.sessions()[0].name == name
     assert catalog.sessions()[0].embryos == (name,)
     (entry,) = manifest(run.folder)
-    ome = ome_types.from_tiff(run.folder / entry["path"])
-    assert ome.images[0].name is not None
+    if entry["format"] == "ome-tiff":
+        ome = ome_types.from_tiff(run.folder / entry["path"])
+        assert ome.images[0].name is not None
+    else:
+        yaozarrs.validate_zarr_store(run.folder / entry["path"])
+        assert said_by(run.folder, entry)["data_key"] == name.replace("\ud800", "?")  # which has no UTF-8
+    assert {finding.kind for finding in verify(root).findings} <= {"schema"}  # of event-model, about the name
 
 
 @pytest.mark.parametrize("name", ["a b", "XYStage:XY:31", "\N{MICRO SIGN}m", "x" * 300, "CON"])

@@ -15,9 +15,9 @@ import numpy as np
 from gently_bluesky.keep.finding import Finding, Severity
 from gently_bluesky.keep.stored import StoredFiles
 from gently_bluesky.store.facts import Found
-from gently_bluesky.store.formats import examine
+from gently_bluesky.store.formats import examine, hold_store, name_of, strangers_in
 from gently_bluesky.store.layout import JOURNAL, LOCK, MANIFEST, TAGS, WRITER, name_from_template, uri_path
-from gently_bluesky.store.manifest import ManifestEntry, read_entries
+from gently_bluesky.store.manifest import ManifestEntry, by_path, read_entries
 from gently_bluesky.store.ome_xml import describes
 from gently_bluesky.store.removed import Removed, as_before
 from gently_bluesky.store.streams import Doc, Row, RunTable, VolumeRef, is_good
@@ -29,6 +29,7 @@ _CONDITIONS: Mapping[str, str] = {
     "short": "it was cut short; bring it back from a copy",
     "grown": "it is longer than it was written; somebody has appended to it",
     "changed": "its pixels have changed since they were written; bring them back from a copy",
+    "pyramid": "its pixels are good, and what was derived from them, its smaller levels, is not what was written",
 }
 
 
@@ -53,7 +54,7 @@ class FileCheck:
         self._folder = folder
         self._name = folder.relative_to(root).as_posix()
         self._table = table
-        self._paths = {entry.path for entry in manifest}
+        self._paths = by_path(manifest)
         self._stored: dict[VolumeRef, list[ManifestEntry]] = {}
         for entry in manifest:
             if entry.index is not None:
@@ -112,7 +113,7 @@ class FileCheck:
         try:
             found = list(self._of_entry(entry, stored))
         except OSError as error:
-            found = [self._finding("error", "unreadable", f"it cannot be read: {error.strerror}", entry.path)]
+            found = [self._finding("error", "unreadable", f"it cannot be read: {error.strerror}", name_of(entry))]
         if all(finding.severity == "note" for finding in found) or self._is_current(entry):
             yield from found  # else retention moved it meanwhile, and this says nothing
 
@@ -134,17 +135,17 @@ class FileCheck:
             return
         condition = stored.condition(self._folder, entry)
         if condition in _CONDITIONS:
-            yield self._finding("error", condition, _CONDITIONS[condition], entry.path)
+            yield self._finding("error", condition, _CONDITIONS[condition], name_of(entry))
             return
         if condition == "unknown":
-            yield self._finding("warning", "unknown hash", "the manifest has no hash of it", entry.path)
+            yield self._finding("warning", "unknown hash", "the manifest has no hash of it", name_of(entry))
         yield from self._of_head(entry)
         if entry.state == "aborted":
             came = entry.details.get("frames", "?")
             text = f"{came} of {_planes(entry)} frames came: {entry.details.get('reason')}"
-            yield self._finding("note", "incomplete", text, entry.path)
+            yield self._finding("note", "incomplete", text, name_of(entry))
         elif VolumeRef(entry.resource, entry.index or 0) not in self._named:
-            yield self._finding("note", "unreferenced", "it is whole, and no document names it", entry.path)
+            yield self._finding("note", "unreferenced", "it is whole, and no document names it", name_of(entry))
 
     def _of_trashed(self, entry: ManifestEntry, stored: StoredFiles) -> Iterator[Finding]:
         how = Removed.of(entry)
@@ -153,7 +154,7 @@ class FileCheck:
             return
         condition = stored.condition_of(copy, as_before(entry))
         if condition in _CONDITIONS:
-            yield self._finding("error", condition, f"in the trash: {_CONDITIONS[condition]}", entry.path)
+            yield self._finding("error", condition, f"in the trash: {_CONDITIONS[condition]}", name_of(entry))
 
     def _of_brought_back(self, entry: ManifestEntry, stored: StoredFiles) -> Iterator[Finding]:
         path, whose = self._folder / entry.path, (self._table.start or {}).get("uid", "")[:8]
@@ -162,24 +163,26 @@ class FileCheck:
         condition = stored.condition_of(path, as_before(entry))
         if condition in _CONDITIONS:
             text = f"the manifest says that it was removed; what lies there is {condition}, so take it away"
-            yield self._finding("error", condition, text, entry.path)
+            yield self._finding("error", condition, text, name_of(entry))
         else:
             text = f"it is there, and the manifest says that it was removed: gently-bluesky restore {whose}"
-            yield self._finding("warning", "removed", text, entry.path)
+            yield self._finding("warning", "removed", text, name_of(entry))
 
     def _of_head(self, entry: ManifestEntry) -> Iterator[Finding]:
         try:
             found = examine(self._folder / entry.path, entry.index)
+            hold_store(self._folder / entry.path, entry)
         except (ValueError, OSError) as error:
-            yield self._finding("error", "head", f"its head is damaged: {error}", entry.path)
+            yield self._finding("error", "head", f"its head is damaged: {error}", name_of(entry))
             return
         said = (found.geometry.shape, found.geometry.dtype, found.offset)
         if said != (entry.shape, np.dtype(entry.dtype), entry.details.get("offset")):
-            yield self._finding("error", "head", f"it says {said}, and the manifest does not", entry.path)
-        run = (self._table.start or {}).get("uid")
-        home = (run, entry.resource, entry.data_key, entry.index)
-        if found.run_uid is not None and _home(found) != home:
-            yield self._finding("error", "head", f"it says that it is {_where(found)}: a wrong file", entry.path)
+            yield self._finding("error", "head", f"it says {said}, and the manifest does not", name_of(entry))
+        home = ((self._table.start or {}).get("uid"), entry.resource, entry.index)
+        if found.run_uid is not None and (found.run_uid, found.resource_uid, found.index) != home:
+            yield self._finding(
+                "error", "head", f"it says that it is {_where(found)}: a wrong file", name_of(entry)
+            )
 
     def _of_foreign(self, entry: ManifestEntry) -> Iterator[Finding]:
         path = uri_path(entry.uri)
@@ -209,12 +212,15 @@ class FileCheck:
         for path in sorted(self._folder.rglob("*")):
             name = path.relative_to(self._folder).as_posix()
             within = {name, *(parent.as_posix() for parent in Path(name).parents)}  # a store is a folder of files
-            if not path.is_symlink() and (path.is_dir() or name in _OURS or within & self._paths):
+            if not path.is_symlink() and (path.is_dir() or name in _OURS or within & self._paths.keys()):
                 continue
             if name.startswith("journal.damaged"):
                 yield self._finding("warning", "damaged", "lines that recovery set aside from the journal", name)
             else:
                 yield stranger(path, self._name, name)
+        for name, entries in self._paths.items():
+            for path in strangers_in(self._folder / name, entries):
+                yield stranger(path, self._name, path.relative_to(self._folder).as_posix())
 
 
 def _key(entry: ManifestEntry) -> tuple[str, str, str, int | None]:
@@ -243,10 +249,6 @@ def _trace(path: Path) -> str:
         except (ValueError, OSError, tifffile.TiffFileError) as error:
             return f"it does not say where it belongs ({error!s:.80})"
     return "and .npy files do not say where they belong"
-
-
-def _home(found: Found) -> tuple[str | None, str | None, str | None, int | None]:
-    return found.run_uid, found.resource_uid, found.data_key, found.index
 
 
 def _where(found: Found) -> str:

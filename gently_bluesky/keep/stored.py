@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from gently_bluesky.errors import DamagedVolumeError, JournalError, RunLockedError
-from gently_bluesky.store.formats import MAPPED, Stamp, hash_of, size_said, stamp_of
+from gently_bluesky.store.formats import MAPPED, Stamp, hash_of, hold_pyramid, size_said, stamp_of
 from gently_bluesky.store.journal import append_shared, read_lines
 from gently_bluesky.store.manifest import ManifestEntry
 
@@ -20,8 +20,9 @@ log = logging.getLogger(__name__)
 
 _MEMORY = Path("index", "verified.jsonl")
 
-Condition = Literal["good", "missing", "short", "grown", "changed", "unknown"]
-"""Of a stored file: "unknown" has no hash to compare with."""
+Condition = Literal["good", "missing", "short", "grown", "changed", "pyramid", "unknown"]
+"""Of a stored volume. "pyramid": its pixels are good, what was derived from them is not; "unknown": it has no hash
+to compare with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +81,7 @@ class StoredFiles:
             return False
 
     def _is_known(self, path: Path, entry: ManifestEntry, stamp: Stamp) -> bool:
-        seen = _Seen(stamp.size, stamp.mtime_ns, entry.xxh3_128 or "")
-        return self._seen.get(self._name(path, entry)) == seen
+        return self._seen.get(self._name(path, entry)) == _seen(entry, stamp)
 
     def _name(self, path: Path, entry: ManifestEntry | None = None) -> str:
         name = path.relative_to(self._root).as_posix()
@@ -107,18 +107,10 @@ class StoredFiles:
         return "good" if self._is_known(path, entry, stamp) else self._compare(path, entry, stamp)
 
     def _compare(self, path: Path, entry: ManifestEntry, stamp: Stamp) -> Condition:
-        try:
-            same = hash_of(path, entry) == entry.xxh3_128
-        except EOFError:
-            return "short"
-        except DamagedVolumeError:
-            same = False
-        except FileNotFoundError:
-            return "missing"
+        found = _found(path, entry)
         with self._lock:  # if it has changed, what was remembered is not true any more, whatever its time says
-            seen = _Seen(stamp.size, stamp.mtime_ns, entry.xxh3_128 or "") if same else _Seen(-1, 0, "")
-            self._new[self._name(path, entry)] = seen
-        return "good" if same else "changed"
+            self._new[self._name(path, entry)] = _seen(entry, stamp) if found == "good" else _Seen(-1, 0, "")
+        return found
 
     def remember(self) -> None:
         """Note in the index what was found good since the last time; where it cannot be written, it is not."""
@@ -137,3 +129,25 @@ class StoredFiles:
             append_shared(path, lines, durable=False)
         except (OSError, RunLockedError) as error:  # read-only, full or busy
             log.warning("what was compared in %s is not remembered (%s), and read again", self._root, error)
+
+
+def _seen(entry: ManifestEntry, stamp: Stamp) -> _Seen:
+    return _Seen(stamp.size + stamp.derived, stamp.mtime_ns, entry.xxh3_128 or "")
+
+
+def _found(path: Path, entry: ManifestEntry) -> Condition:
+    """Read a stored volume, and say how it is."""
+    try:
+        if hash_of(path, entry) != entry.xxh3_128:
+            return "changed"
+    except EOFError:
+        return "short"
+    except DamagedVolumeError:
+        return "changed"
+    except FileNotFoundError:
+        return "missing"
+    try:
+        hold_pyramid(path, entry)
+    except (ValueError, DamagedVolumeError):
+        return "pyramid"
+    return "good"

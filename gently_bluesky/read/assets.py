@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from gently_bluesky.errors import BadVolumeError, DamagedVolumeError, UnfillableError, VolumeMissingError
 from gently_bluesky.read.foreign import READERS, ForeignPixels, read_foreign
 from gently_bluesky.read.tiff_pixels import TiffPixels
-from gently_bluesky.store.formats import MAPPED, examine, map_pixels, stamp_of
+from gently_bluesky.store.formats import MAPPED, examine, map_pixels
 from gently_bluesky.store.layout import uri_path
 from gently_bluesky.store.manifest import ManifestEntry, foreign_asset, read_entries
 from gently_bluesky.store.removed import Removed, as_before
@@ -198,8 +198,8 @@ class AssetReader:
             raise UnfillableError(f"{what} is stored as {entry.format!r}, which this version cannot read.")
         try:
             return map_pixels(path, entry) if entry.format in MAPPED else _decoded(path, entry)
-        except DamagedVolumeError as error:
-            raise DamagedVolumeError(f"{what}: {error}") from error
+        except VolumeMissingError as error:
+            raise type(error)(f"{what}: {error}") from error
         except FileNotFoundError as error:
             raise VolumeMissingError(f"{what} should be in {path}, and there is no such file.") from error
         except (ValueError, OverflowError) as error:
@@ -291,8 +291,14 @@ def _decoded(path: Path, entry: ManifestEntry) -> "ZarrPixels":
     from gently_bluesky.store.zarr_pixels import ZarrPixels  # noqa: PLC0415 - codecs that only Zarr needs
 
     pixels = ZarrPixels(path, entry.index or 0, partial=entry.state == "aborted")
-    if entry.state != "aborted":
-        stamp_of(path, entry)  # every shard is there
+    if (pixels.shape, pixels.dtype) != (entry.shape, np.dtype(entry.dtype)):
+        raise DamagedVolumeError(f"{path} holds {pixels.shape} {pixels.dtype}, and the manifest says otherwise.")
+    here = path.resolve()
+    for shard in pixels.shards():
+        if not shard.resolve().is_relative_to(here):
+            raise VolumeMissingError(f"{shard} is a link, and leads out of the store.")
+        if entry.state != "aborted" and not shard.exists():
+            raise DamagedVolumeError(f"{shard} is not there: the store was cut short.")
     return pixels
 
 

@@ -8,11 +8,11 @@ documents.
 import contextlib
 import ctypes
 import errno
-import io
 import os
 import shutil
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
@@ -29,6 +29,8 @@ WRITE_BEHIND_BYTES = 32 << 20
 
 Claim = Callable[[Path, int], None]
 """Told of a file and its size in bytes before there is one; raises DiskFullError if there must be none."""
+
+_REFUSALS = 200  # of Windows to rename over a file that somebody reads; then it is an error
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT} if sys.platform != "win32" else {errno.ENOSPC}
 _BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -239,10 +241,10 @@ class BlockFile:
 
 
 def _named(descriptor: int, unnamed: Path, path: Path) -> int:
-    """Give a file its name, unless that is taken; give its descriptor."""
-    if sys.platform == "win32":  # renames no open file, and never over another
+    """Give an open file its name, unless that is taken; give its descriptor."""
+    if sys.platform == "win32":  # renames no open file
         os.close(descriptor)
-        unnamed.rename(path)
+        give_name(unnamed, path)
         return os.open(path, os.O_RDWR | _BINARY)
     give_name(unnamed, path)
     return descriptor
@@ -250,6 +252,9 @@ def _named(descriptor: int, unnamed: Path, path: Path) -> int:
 
 def give_name(unnamed: Path, path: Path) -> None:
     """Give a file or a folder another name on its file system, unless that is taken: FileExistsError."""
+    if sys.platform == "win32":  # never renames over another
+        unnamed.rename(path)
+        return
     try:
         path.hardlink_to(unnamed)  # refuses a name that is taken, which a rename does not on every system
     except FileExistsError:
@@ -330,26 +335,63 @@ def create_file(path: Path, pieces: Sequence[bytes], beside: Path) -> None:
     DiskFullError
         There is no room.
     """
+    _put(path, pieces, beside, give_name)
+
+
+def replace_file(path: Path, content: bytes, beside: Path) -> None:
+    """Let a file hold something else: the old or the new whole, at every instant and after a power cut.
+
+    Parameters
+    ----------
+    path
+        It need not exist; its folder is made.
+    content
+        All of it.
+    beside
+        The name that the new one has meanwhile, on the same file system.
+
+    Raises
+    ------
+    DiskFullError
+        There is no room; the old one is as it was.
+    """
+    _put(path, [content], beside, _rename)
+
+
+def _put(path: Path, pieces: Sequence[bytes], beside: Path, name: Callable[[Path, Path], None]) -> None:
     with naming_a_full_disk(path, sum(map(len, pieces))):
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
         try:
-            with os.fdopen(descriptor, "wb", buffering=0, closefd=False) as file:
+            descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC | _BINARY, 0o666)
+            try:
                 for at in range(0, len(pieces), 512):
-                    _write_all(file, pieces[at : at + 512])
-            sync_data(descriptor)
-            descriptor = _named(descriptor, beside, path)
+                    _write_all(descriptor, pieces[at : at + 512])
+                sync_data(descriptor)  # else a power cut may leave the name without the bytes
+            finally:
+                os.close(descriptor)
+            name(beside, path)
         except BaseException:
             beside.unlink(missing_ok=True)
             raise
-        finally:
-            os.close(descriptor)
 
 
-def _write_all(file: io.FileIO, pieces: Sequence[bytes]) -> None:
+def _write_all(descriptor: int, pieces: Sequence[bytes]) -> None:
     view = memoryview(b"".join(pieces))
     while view:
-        view = view[file.write(view) :]
+        view = view[os.write(descriptor, view) :]
+
+
+def _rename(beside: Path, path: Path) -> None:
+    """Rename a file over another; Windows refuses that for as long as somebody reads the other."""
+    if sys.platform == "win32":
+        for _ in range(_REFUSALS):
+            try:
+                beside.replace(path)
+            except PermissionError:
+                time.sleep(0.01)
+            else:
+                return
+    beside.replace(path)
 
 
 def read_at(descriptor: int, size: int, offset: int) -> bytes:

@@ -4,7 +4,7 @@ An `ImageStore` holds all volumes of one stream resource; it makes one `ImageFil
 says of itself (mimetype, parameters) goes into the StreamResource; what a file says goes into the manifest.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,6 +158,19 @@ def stored_in(folder: Path) -> Iterator[tuple[Path, int | None]]:
         yield from ((store, index) for index in events_of(store))
 
 
+def name_of(entry: ManifestEntry) -> str:
+    """Give the path in its run folder by which people know a volume: its file; in a store, what says all of it."""
+    return f"{entry.path}/events/{entry.index:06d}" if entry.path.endswith(STORE) else entry.path
+
+
+def strangers_in(path: Path, entries: Iterable[ManifestEntry]) -> Iterator[Path]:
+    """Give what lies in a store and is no part of it, or of none of these volumes; nothing, if it is a file."""
+    if path.name.endswith(STORE) and path.is_dir():
+        from gently_bluesky.store import zarr_pixels  # noqa: PLC0415
+
+        yield from zarr_pixels.strangers_in(path, {entry.index or 0 for entry in entries})
+
+
 def map_pixels(path: Path, entry: ManifestEntry) -> NDArray[Any]:
     """Map the pixels of a volume that lies in one piece; raises what numpy raises."""
     return np.memmap(path, np.dtype(entry.dtype), "r", entry.details["offset"], entry.shape)
@@ -179,6 +192,23 @@ def hash_of(path: Path, entry: ManifestEntry) -> str:
     return zarr_pixels.pixel_hash(path, entry.index or 0, partial=partial)
 
 
+def hold_pyramid(path: Path, entry: ManifestEntry) -> None:
+    """Hold what was derived from the pixels of a volume against its checksums; raises ValueError, OSError."""
+    if entry.format not in MAPPED:
+        from gently_bluesky.store import zarr_pixels  # noqa: PLC0415
+
+        partial = as_before(entry).state == "aborted"
+        zarr_pixels.hold_pyramid(path, entry.index or 0, partial=partial)
+
+
+def hold_store(path: Path, entry: ManifestEntry) -> None:
+    """Hold what a store says beside what `examine` reads of one volume; ValueError if it has changed."""
+    if entry.format not in MAPPED:
+        from gently_bluesky.store import zarr_pixels  # noqa: PLC0415
+
+        zarr_pixels.hold_store(path, entry.index or 0, entry.resource)
+
+
 def each_plane(path: Path, entry: ManifestEntry) -> Iterator[NDArray[Any]]:
     """Read a stored volume once, plane by plane (y, x), letting go of it behind; raises as `hash_of` does."""
     if entry.format not in MAPPED:
@@ -195,23 +225,29 @@ def each_plane(path: Path, entry: ManifestEntry) -> Iterator[NDArray[Any]]:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What a stored volume looks like from outside: its size in bytes, and when it last changed, in ns."""
+    """What a stored volume looks like from outside: its size in bytes, and when it last changed, in ns.
+
+    `derived` is the size of what was made of its pixels: the smaller levels of a pyramid.
+    """
 
     size: int
     mtime_ns: int
+    derived: int = 0
 
 
 def stamp_of(path: Path, entry: ManifestEntry) -> Stamp:
-    """Give it; FileNotFoundError if the volume, or a part of it, is not there."""
+    """Give it; FileNotFoundError if the volume, or a part of its pixels, is not there."""
     if entry.format in MAPPED:
         status = path.stat()
         return Stamp(status.st_size, status.st_mtime_ns)
-    from gently_bluesky.store.zarr_pixels import ZarrPixels  # noqa: PLC0415
+    from gently_bluesky.store.zarr_pixels import ZarrPixels, shards_there  # noqa: PLC0415
 
-    partial = as_before(entry).state == "aborted"
     shards = ZarrPixels(path, entry.index or 0).shards()
-    found = [shard.stat() for shard in shards if shard.exists() or not partial]
-    return Stamp(sum(each.st_size for each in found), max((each.st_mtime_ns for each in found), default=0))
+    found, derived = ([each.stat() for each in level] for level in shards_there(path, entry.index or 0))
+    if len(found) < len(shards) and as_before(entry).state != "aborted":
+        raise FileNotFoundError(f"{path} has {len(found)} of the {len(shards)} shards of event {entry.index}")
+    newest = max((each.st_mtime_ns for each in [*found, *derived]), default=0)
+    return Stamp(sum(each.st_size for each in found), newest, sum(each.st_size for each in derived))
 
 
 def size_said(entry: ManifestEntry) -> int | None:

@@ -6,14 +6,18 @@ are not evenly spaced, and their times are in the metadata of each volume.
 Source: Zarr core specification 3.0; OME-Zarr (NGFF) 0.5, sections 2.2 (axes), 2.4 (multiscales).
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import xxhash
 
 from gently_bluesky.store.facts import Geometry
 from gently_bluesky.store.pyramid import Level
 from gently_bluesky.store.shards import Grid, codecs
+
+_SUM = "xxh3_64"
 
 _AXES = {2: ("y", "x"), 3: ("z", "y", "x"), 4: ("frame", "z", "y", "x")}
 """By the number of axes of a volume; "frame" is of a kind of its own."""
@@ -37,6 +41,35 @@ DTYPES = {
 def can_store(geometry: Geometry) -> bool:
     """Whether OME-Zarr takes a series of such arrays: (y, x), (z, y, x) or (t, z, y, x) of a type that it has."""
     return len(geometry.shape) in _AXES and geometry.dtype.str[1:] in DTYPES
+
+
+def sealed(metadata: Mapping[str, Any]) -> bytes:
+    """Give metadata as they are stored: with a checksum of themselves among their attributes."""
+    digest = xxhash.xxh3_64_hexdigest(_json(metadata))
+    return _json({**metadata, "attributes": {**metadata["attributes"], _SUM: digest}})
+
+
+def _json(metadata: Mapping[str, Any]) -> bytes:
+    text = json.dumps(metadata, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode(errors="replace")  # a lone surrogate has no UTF-8, and no other parser takes it escaped
+
+
+def unsealed(content: bytes) -> dict[str, Any]:
+    """Give what `sealed` was given.
+
+    Raises
+    ------
+    ValueError
+        Somebody else wrote it, or it has changed since.
+    """
+    try:
+        metadata: dict[str, Any] = json.loads(content)
+        del metadata["attributes"][_SUM]
+        if sealed(metadata) == content:
+            return metadata
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"it holds no checksum of itself ({error!r})") from error
+    raise ValueError("it is not what its checksum says")
 
 
 def group(attributes: Mapping[str, Any]) -> dict[str, Any]:

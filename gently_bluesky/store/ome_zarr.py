@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
 from gently_bluesky.errors import FrameError
@@ -33,20 +32,20 @@ from gently_bluesky.store.disk import (
     Reservation,
     claim_nothing,
     create_file,
-    naming_a_full_disk,
-    sync_file,
+    forget_pages,
+    replace_file,
     sync_folder,
 )
 from gently_bluesky.store.facts import EventFacts, FrameTimes, Geometry, VolumeFacts
 from gently_bluesky.store.layout import file_uri
 from gently_bluesky.store.pyramid import Level, halved, halved_shape, levels_by, levels_of, step_between
 from gently_bluesky.store.shards import Grid, encode_shard
-from gently_bluesky.store.strict_json import encode, plain
+from gently_bluesky.store.strict_json import plain
 
 SHARDS_IN_MEMORY = 4
 """Of one volume, at most: one that fills, the others on their way to the disk."""
 
-_ROOM = 1.01  # what Blosc, checksums and indices may add to pixels that cannot be compressed
+_METADATA_BYTES, _PLANE_BYTES = 1 << 16, 128  # what is said of an event and of each of its frames, at most
 
 
 class OmeZarrSeries:
@@ -119,8 +118,8 @@ class OmeZarrSeries:
             if not self.levels:
                 self._have_levels(levels_of((self.depth, *self._plane_shape), self.geometry.dtype, voxel))
             stacks = math.prod(self.geometry.shape[:-3])
-            pixels = sum(math.prod(level.shape) for level in self.levels) * stacks * self.geometry.dtype.itemsize
-            room = int(pixels * _ROOM) + (1 << 16)
+            room = stacks * sum(grid.most_bytes for grid in self.grids)
+            room += _METADATA_BYTES + _PLANE_BYTES * self.geometry.planes
             claim(self.folder, room)
             reservation = Reservation(self.folder / f".{index:06d}.room.new", room)
             try:
@@ -136,7 +135,7 @@ class OmeZarrSeries:
             self._events = index + 1
             self._say_events()
         if first:
-            self.write_json("events/zarr.json", ngff.group({}))
+            self.say("events/zarr.json", ngff.group({}))
         if first or (voxel != self._voxel_um and self._voxel_um):
             # one spacing stands for all events, or none does
             self._voxel_um = voxel if first else ()
@@ -149,21 +148,16 @@ class OmeZarrSeries:
                 "levels": [list(level.factors) for level in self.levels],
                 "run": dict(facts.run),
             }
-            self.write_json("zarr.json", ngff.group({"ome": ome, "gently_bluesky": plain(home)}))
+            self.say("zarr.json", ngff.group({"ome": ome, "gently_bluesky": plain(home)}))
 
     def _say_events(self) -> None:
         for number in reversed(range(len(self.levels))):
             metadata = ngff.array(self.geometry, self.levels[number], self.grids[number], self._events)
-            self.write_json(f"{number}/zarr.json", metadata)  # the level that says how many there are comes last
+            self.say(f"{number}/zarr.json", metadata)  # the level that says how many there are comes last
 
-    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        """Write or replace a file of metadata in one step."""
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.folder / f".{name.replace('/', '-')}.{threading.get_ident()}.new"
-        with naming_a_full_disk(path, 0):
-            beside.write_bytes(encode(content))
-            beside.replace(path)
+    def say(self, name: str, metadata: Mapping[str, Any]) -> None:
+        """Write or replace a file of metadata; documents rely on the old one until the new one is there."""
+        replace_file(self.folder / name, ngff.sealed(metadata), self.folder / f".{name.replace('/', '-')}.new")
 
     def buffer(self) -> NDArray[Any]:
         """Give memory for a shard of the first level, used before where possible: new memory is slow."""
@@ -206,7 +200,10 @@ class OmeZarrVolume:
         self._times: list[float | None] = [None] * series.geometry.planes
         self._stored: set[int] = set()
         self._bytes = 0
-        self._folders: set[Path] = set()
+        self._folders = {self.path / str(level) for level in range(len(series.levels))}
+        self._folders |= {self.path, self.path / "events"}
+        self._shards: list[Path] = []
+        self._told: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._flushed = False
         self._tell(None)
@@ -240,7 +237,8 @@ class OmeZarrVolume:
             self._pending[0].done() or len(self._pending) + len(self._filling[0]) >= SHARDS_IN_MEMORY
         ):
             self._pending.popleft().result()
-        if len(self._filling[0]) >= SHARDS_IN_MEMORY:
+        smaller = max(map(len, self._filling[1:]), default=0)
+        if len(self._filling[0]) >= SHARDS_IN_MEMORY or smaller >= 2 * SHARDS_IN_MEMORY:
             raise FrameError(
                 f"Frame {plane} of event {self._index} in {self.path} would be kept beside {SHARDS_IN_MEMORY} "
                 "shards that are not full: frames come too far out of order for OME-Zarr. A shard has "
@@ -274,7 +272,8 @@ class OmeZarrVolume:
         with self._lock:
             self._reservation.shrink(nbytes)
             self._bytes += nbytes if level == 0 else 0
-            self._folders |= {path.parent, *(each for each in path.parents if each.is_relative_to(self.path))}
+            self._folders |= {each for each in path.parents if each.is_relative_to(self.path)}
+            self._shards.append(path)
         create_file(path, pieces, self.path / f".{self._index:06d}-{level}-{key[0]}-{key[1]}.new")
         if level + 1 < len(self._series.levels):
             step = step_between(self._series.levels[level], self._series.levels[level + 1])
@@ -348,23 +347,22 @@ class OmeZarrVolume:
         }
         if event is not None:
             said["event"] = asdict(event)
-        said = plain(said, f"event {self._index} of {self.path}")
-        digest = xxhash.xxh3_64_hexdigest(encode(said))
-        self._series.write_json(
-            f"events/{self._index:06d}/zarr.json", ngff.group({"gently_bluesky": said, "xxh3_64": digest})
-        )
+        metadata = ngff.group({"gently_bluesky": plain(said, f"event {self._index} of {self.path}")})
+        if metadata != self._told:
+            self._series.say(f"events/{self._index:06d}/zarr.json", metadata)
+            self._told = metadata
+            self._folders.add(self.path / "events" / f"{self._index:06d}")
 
     def _sync(self) -> None:
-        metadata = ["zarr.json", "events/zarr.json", f"events/{self._index:06d}/zarr.json"]
-        metadata += [f"{level}/zarr.json" for level in range(len(self._series.levels))]
-        files = [self.path / name for name in metadata]
-        for file in files:
-            sync_file(file)
-        for folder in {*self._folders, *(file.parent for file in files), self.path}:
+        """Make names durable; what is in the files is."""
+        folders, self._folders = self._folders, set()
+        for folder in folders:
             sync_folder(folder)
 
     def forget(self) -> None:
         """Let the page cache drop it."""
+        for path in self._shards:
+            forget_pages(path)
 
     def close(self) -> None:
         """Let go of what is still in memory, and of the room."""

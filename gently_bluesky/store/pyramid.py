@@ -64,7 +64,7 @@ def step_between(one: Level, other: Level) -> Factors:
 
 
 def halved_shape(shape: Sequence[int], step: Sequence[int]) -> tuple[int, int, int]:
-    """Give the shape of a block after `halved`: an odd last one is averaged with its neighbour."""
+    """Give the shape of a block after `halved`."""
     return cast(tuple[int, int, int], tuple(-(-size // by) for size, by in zip(shape, step, strict=True)))
 
 
@@ -75,41 +75,38 @@ def _times(factors: Factors, step: Sequence[int]) -> Factors:
 def halved(block: NDArray[Any], step: Factors, out: NDArray[Any]) -> None:
     """Average a block (planes, y, x) into `out`, of `halved_shape`; integers are rounded.
 
-    Plane by plane, in place: five times faster than a mean over a reshaped block.
+    An odd last row or column counts twice. Plane by plane, in place: five times faster than a mean over a reshaped
+    block.
     """
     by_z, by_y, by_x = step
     for plane, target in enumerate(out):
-        members = block[plane * by_z : (plane + 1) * by_z]
-        parts = [
-            _edged(member[y::by_y, x::by_x], target.shape)
-            for member in members
-            for y in range(by_y)
-            for x in range(by_x)
-        ]
-        _mean(parts, target)
+        members = [_even(member, step) for member in block[plane * by_z : (plane + 1) * by_z]]
+        _mean([member[y::by_y, x::by_x] for member in members for y in range(by_y) for x in range(by_x)], target)
 
 
-def _edged(part: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    if part.shape == shape:
-        return part
-    missing = [(0, wanted - there) for wanted, there in zip(shape, part.shape, strict=True)]
-    return np.pad(part, missing, mode="edge")
+def _even(plane: NDArray[Any], step: Factors) -> NDArray[Any]:
+    missing = [(0, -size % by) for size, by in zip(plane.shape, step[1:], strict=True)]
+    return np.pad(plane, missing, mode="edge") if any(after for _, after in missing) else plane
 
 
 def _mean(parts: Sequence[NDArray[Any]], out: NDArray[Any]) -> None:
     if len(parts) == 1:
         out[...] = parts[0]
         return
-    kind = out.dtype.kind
-    wide = (
-        out.dtype if kind == "f" else np.dtype("i8" if out.dtype.itemsize == 4 else "i4" if kind == "i" else "u4")
-    )
-    total = np.add(parts[0], parts[1], dtype=wide)
-    for part in parts[2:]:
-        np.add(total, part, out=total)
-    if kind == "f":
-        np.divide(total, len(parts), out=out)
-    else:
-        total += len(parts) // 2
-        np.right_shift(total, len(parts).bit_length() - 1, out=total)
-        out[...] = total
+    with np.errstate(over="ignore", invalid="ignore"):  # what is infinite, or no number, stays so
+        total = np.add(parts[0], parts[1], dtype=_wide(out.dtype))
+        for part in parts[2:]:
+            np.add(total, part, out=total)
+        if out.dtype.kind == "f":
+            np.divide(total, len(parts), out=out)
+            return
+    total += len(parts) // 2
+    np.right_shift(total, len(parts).bit_length() - 1, out=total)
+    out[...] = total
+
+
+def _wide(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Give a type in which eight numbers of another can be added."""
+    if dtype.kind == "f":
+        return np.promote_types(dtype, "f4")
+    return np.dtype("i8" if dtype.itemsize == 4 else "i4" if dtype.kind == "i" else "u4")

@@ -24,7 +24,7 @@ from numcodecs import blosc
 from numpy.typing import NDArray
 
 from gently_bluesky.errors import DamagedVolumeError
-from gently_bluesky.store.disk import forget_range, read_at
+from gently_bluesky.store.disk import PAGE, forget_range, read_at
 
 CHUNK = (8, 128, 128)
 """Planes, rows and columns of a chunk: of a volume of 200 x 2048 x 2048 in 16 bits, a plane along z decodes
@@ -91,6 +91,13 @@ class Grid:
     def index_bytes(self) -> int:
         """Size of the index at the end of a shard."""
         return 16 * math.prod(self.chunks) + _CRC.size
+
+    @property
+    def most_bytes(self) -> int:
+        """What all shards of a volume take on the disk at most, folders included, if nothing can be compressed."""
+        chunks = -(-self.planes // self.chunk[0]) * math.prod(self.chunks[1:])
+        piece = math.prod(self.chunk) * self.dtype.itemsize + int(blosc.MAX_OVERHEAD) + _CRC.size
+        return chunks * piece + self.shards * (self.index_bytes + 3 * PAGE)
 
     def planes_of(self, shard: int) -> range:
         """Give the planes of a shard."""
@@ -270,20 +277,34 @@ def _overlap(wanted: range, number: int, size: int) -> tuple[slice, slice]:
 def _decode_chunk(
     grid: Grid, path: Path, descriptor: int, index: NDArray[np.uint64], place: tuple[int, int, int]
 ) -> NDArray[Any]:
-    number = int(np.ravel_multi_index(place, grid.chunks))
-    offset, size = (int(value) for value in index[number])
-    if offset == _EMPTY:
-        raise DamagedVolumeError(f"{path} lacks chunk {place}: it was never written.")
-    piece = read_at(descriptor, size, offset)
-    packed = piece[: -_CRC.size]
-    if len(piece) != size or _CRC.pack(google_crc32c.value(packed)) != piece[-_CRC.size :]:
-        raise DamagedVolumeError(f"{path} is damaged: chunk {place} is not what was written.")
+    packed = _packed_chunk(path, descriptor, index[np.ravel_multi_index(place, grid.chunks)], place)
     chunk = np.empty(grid.chunk, grid.dtype)
     try:
         blosc.decompress(packed, chunk)
     except (RuntimeError, ValueError) as error:
         raise DamagedVolumeError(f"{path} is damaged: chunk {place} cannot be decoded ({error}).") from error
     return chunk
+
+
+def _packed_chunk(path: Path, descriptor: int, where: NDArray[np.uint64], place: tuple[int, ...]) -> bytes:
+    offset, size = (int(value) for value in where)
+    if offset == _EMPTY:
+        raise DamagedVolumeError(f"{path} lacks chunk {place}: it was never written.")
+    piece = read_at(descriptor, size, offset)
+    packed = piece[: -_CRC.size]
+    if len(piece) != size or _CRC.pack(google_crc32c.value(packed)) != piece[-_CRC.size :]:
+        raise DamagedVolumeError(f"{path} is damaged: chunk {place} is not what was written.")
+    return packed
+
+
+def hold_shard(grid: Grid, path: Path) -> None:
+    """Hold the chunks that a shard has against their checksums, without decoding them; raises as `read_part`."""
+    index = read_index(grid, path)
+    with path.open("rb", buffering=0) as file:
+        for where, place in zip(index, itertools.product(*map(range, grid.chunks)), strict=True):
+            if where[0] != _EMPTY:
+                _packed_chunk(path, file.fileno(), where, place)
+    forget_shard(path)
 
 
 def forget_shard(path: Path) -> None:

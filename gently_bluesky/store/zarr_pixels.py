@@ -5,12 +5,11 @@ side by side. A shard that is not there is an error; only of a volume that was g
 never came.
 """
 
-import json
 import math
 import operator
 import os
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
@@ -22,10 +21,11 @@ from numpy.typing import NDArray
 
 from gently_bluesky.errors import DamagedVolumeError, VolumeMissingError
 from gently_bluesky.store.facts import Found, Geometry
-from gently_bluesky.store.ngff import DTYPES
+from gently_bluesky.store.ngff import DTYPES, array, unsealed
 from gently_bluesky.store.ome_zarr import shard_path
-from gently_bluesky.store.shards import Grid, codecs, forget_shard, read_part
-from gently_bluesky.store.strict_json import encode, restored
+from gently_bluesky.store.pyramid import Level
+from gently_bluesky.store.shards import Grid, forget_shard, hold_shard, read_part
+from gently_bluesky.store.strict_json import restored
 
 _WORKERS = min(4, os.cpu_count() or 1)
 _WORTH_THREADS = 4 << 20  # bytes that are decoded
@@ -56,7 +56,7 @@ class ZarrPixels:
         self._index = index
         self._level = level
         self._partial = partial
-        self.geometry, self._grid, events = _array(store / str(level) / "zarr.json")
+        self.geometry, self.grid, events = _array(store, level)
         if index >= events:
             raise VolumeMissingError(f"{store} holds {events} events; there is no event {index}.")
         self._depth = self.geometry.shape[-3] if len(self.geometry.shape) > 2 else 1
@@ -100,14 +100,14 @@ class ZarrPixels:
 
     def each_plane(self, first: int = 0) -> Iterator[NDArray[Any]]:
         """Give plane after plane (y, x) in C order, decoded a shard at a time; what was read is dropped behind."""
-        rows, columns = map(range, self._grid.plane_shape)
+        rows, columns = map(range, self.grid.plane_shape)
         for stack in range(self.geometry.planes // self._depth):
-            for shard in range(self._grid.shards):
-                planes = self._grid.planes_of(shard)
+            for shard in range(self.grid.shards):
+                planes = self.grid.planes_of(shard)
                 begin = stack * self._depth
                 if begin + planes.stop <= first:
                     continue
-                block = np.zeros((len(planes), *self._grid.plane_shape), self.dtype)
+                block = np.zeros((len(planes), *self.grid.plane_shape), self.dtype)
                 self._read([begin + z for z in planes], rows, columns, block)
                 path = self.path_of((stack, shard))
                 if path.exists():
@@ -118,9 +118,9 @@ class ZarrPixels:
         if block.size == 0:
             return
         chunks = math.prod(
-            -(-len(each) // size) + 1 for each, size in zip((planes, rows, columns), self._grid.chunk, strict=True)
+            -(-len(each) // size) + 1 for each, size in zip((planes, rows, columns), self.grid.chunk, strict=True)
         )
-        if chunks * math.prod(self._grid.chunk) * self.dtype.itemsize < _WORTH_THREADS:
+        if chunks * math.prod(self.grid.chunk) * self.dtype.itemsize < _WORTH_THREADS:
             self._read_shards(planes, rows, columns, block, None)
             return
         with ThreadPoolExecutor(_WORKERS, "gently-decode") as pool:
@@ -136,16 +136,16 @@ class ZarrPixels:
     ) -> None:
         done = 0
         for key, members in groupby(planes, self._key_of):
-            first = key[0] * self._depth + key[1] * self._grid.shard_planes
+            first = key[0] * self._depth + key[1] * self.grid.shard_planes
             local = [plane - first for plane in members]
             path = self.path_of(key)
             if not (self._partial and not path.exists()):
-                read_part(self._grid, path, local, rows, columns, block[done : done + len(local)], pool)
+                read_part(self.grid, path, local, rows, columns, block[done : done + len(local)], pool)
             done += len(local)
 
     def _key_of(self, plane: int) -> tuple[int, int]:
         stack, z = divmod(plane, self._depth)
-        return stack, z // self._grid.shard_planes
+        return stack, z // self.grid.shard_planes
 
     def path_of(self, key: tuple[int, int]) -> Path:
         """Give where a shard is, by its stack and its number along z."""
@@ -154,7 +154,7 @@ class ZarrPixels:
     def shards(self) -> list[Path]:
         """Give where all its shards are, or should be."""
         stacks = range(self.geometry.planes // self._depth)
-        return [self.path_of((stack, shard)) for stack in stacks for shard in range(self._grid.shards)]
+        return [self.path_of((stack, shard)) for stack in stacks for shard in range(self.grid.shards)]
 
 
 def _expanded(parts: tuple[Any, ...], ndim: int) -> list[int | slice]:
@@ -188,30 +188,25 @@ def _within(wanted: range, span: range) -> slice | NDArray[np.intp]:
 # --- what a store says --------------------------------------------------------------------------------------
 
 
-def _array(path: Path) -> tuple[Geometry, Grid, int]:
+def _array(store: Path, number: int) -> tuple[Geometry, Grid, int]:
+    """Read what the array of a level says: of one event, how it lies in shards, and how many events there are."""
+    path = store / str(number) / "zarr.json"
     names = {name: kind for kind, name in DTYPES.items()}
     try:
-        said = json.loads(path.read_bytes())
+        said = unsealed(path.read_bytes())
         events, *shape = said["shape"]
         dtype = np.dtype(names[said["data_type"]])
-        shard = [1, 1, *said["chunk_grid"]["configuration"]["chunk_shape"][1:]][-3:]
-        (sharding,) = said["codecs"]
-        chunk = [1, 1, *sharding["configuration"]["chunk_shape"][1:]][-3:]
-        depth = shape[-3] if len(shape) > 2 else 1
-        grid = Grid(depth, (shape[-2], shape[-1]), dtype, (chunk[0], chunk[1], chunk[2]), shard[0])
-        _hold_ours(grid, sharding, shard)
+        blocks = [each["configuration"]["chunk_shape"] for each in (said["chunk_grid"], *said["codecs"])]
+        shard, chunk = ([1, 1, *block[1:]][-3:] for block in blocks)
+        stack = (shape[-3] if len(shape) > 2 else 1, shape[-2], shape[-1])
+        grid = Grid(stack[0], stack[1:], dtype, (chunk[0], chunk[1], chunk[2]), shard[0])
+        geometry = Geometry(tuple(shape), dtype)
+        _hold(said == array(geometry, Level(stack, (1, 1, 1)), grid, events), "its shards or codecs are others")
     except FileNotFoundError as error:
         raise VolumeMissingError(f"{path} is not there: the store is gone, or was cut short.") from error
     except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise DamagedVolumeError(f"{path} was not written here, or is damaged ({error!r}).") from error
-    return Geometry(tuple(shape), dtype), grid, events
-
-
-def _hold_ours(grid: Grid, sharding: dict[str, Any], shard: list[int]) -> None:
-    (ours,) = codecs(grid)
-    ours["configuration"]["chunk_shape"] = sharding["configuration"]["chunk_shape"]
-    if sharding != ours or list(grid.shard_shape) != shard:
-        raise ValueError("its codecs are others")
+        raise DamagedVolumeError(f"{path} was not written here, or is damaged ({error}).") from error
+    return geometry, grid, events
 
 
 def examine(store: Path, index: int) -> Found:
@@ -220,13 +215,14 @@ def examine(store: Path, index: int) -> Found:
     Raises
     ------
     ValueError
-        It was not written here, or its metadata is damaged.
+        It was not written here, or its metadata are damaged.
     """
-    path = store / "events" / f"{index:06d}" / "zarr.json"
     try:
-        said = _said_of(json.loads(path.read_bytes())["attributes"])
+        said = _said_of(store / "events" / f"{index:06d}")
         pixels = ZarrPixels(store, index)
-        _hold_together(said, pixels)
+        shape, dtype = tuple(said["shape"]), np.dtype(said["dtype"])
+        same = (shape, dtype) == (pixels.shape, pixels.dtype)
+        _hold(same, f"it says {shape} {dtype}, and its array {pixels.shape} {pixels.dtype}")
         times = tuple(0.0 if time is None else float(time) or 5e-324 for time in said["frame_times"])
         return Found(
             format="ome-zarr",
@@ -243,25 +239,87 @@ def examine(store: Path, index: int) -> Found:
         )
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
-            f"event {index} of {store} was not written here, or its metadata is damaged ({error!r})"
+            f"event {index} of {store} was not written here, or its metadata are damaged ({error!r})"
         ) from error
 
 
-def _said_of(attributes: dict[str, Any]) -> dict[str, Any]:
-    said = attributes["gently_bluesky"]
-    if attributes["xxh3_64"] != xxhash.xxh3_64_hexdigest(encode(said)):
-        raise ValueError("its checksum is another")
-    return dict(restored(said))
+def _hold(true: bool, otherwise: str) -> None:
+    if not true:
+        raise ValueError(otherwise)
 
 
-def _hold_together(said: dict[str, Any], pixels: ZarrPixels) -> None:
-    if (tuple(said["shape"]), np.dtype(said["dtype"])) != (pixels.shape, pixels.dtype):
-        raise ValueError(f"it says {said['shape']} {said['dtype']}, and its array {pixels.shape} {pixels.dtype}")
+def _said_of(group: Path) -> dict[str, Any]:
+    return dict(restored(unsealed((group / "zarr.json").read_bytes())["attributes"]["gently_bluesky"]))
+
+
+def hold_store(store: Path, index: int, resource: str) -> None:
+    """Hold what a store says of itself and of all its levels, of which an event needs the first alone.
+
+    Raises
+    ------
+    ValueError
+        A file of metadata is gone, has changed, or is that of another stream resource.
+    """
+    try:
+        unsealed((store / "events" / "zarr.json").read_bytes())
+        said = _said_of(store)["stream_resource_uid"]
+        _hold(said == resource, f"it says that it holds stream resource {said}")
+        for level in range(_levels(store)):
+            ZarrPixels(store, index, level=level)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{store} is damaged, or not the store that was written here ({error})") from error
+
+
+def hold_pyramid(store: Path, index: int, *, partial: bool) -> None:
+    """Hold the smaller levels of an event against their checksums; they are not decoded.
+
+    Raises
+    ------
+    DamagedVolumeError, ValueError
+        Something is missing, or is not what was written.
+    """
+    for level in range(1, _levels(store)):
+        pixels = ZarrPixels(store, index, level=level)
+        for shard in pixels.shards():
+            if shard.exists() or not partial:
+                hold_shard(pixels.grid, shard)
+
+
+def _levels(store: Path) -> int:
+    (image,) = unsealed((store / "zarr.json").read_bytes())["attributes"]["ome"]["multiscales"]
+    return len(image["datasets"])
+
+
+def shards_there(store: Path, index: int) -> tuple[list[Path], list[Path]]:
+    """Give the shards of an event that exist: of the first level, and of the others."""
+    first: list[Path] = []
+    others: list[Path] = []
+    for path in store.glob(f"*/c/{index}/**/*"):
+        if path.is_file():
+            (first if path.is_relative_to(store / "0") else others).append(path)
+    return first, others
+
+
+def strangers_in(store: Path, indices: Collection[int]) -> Iterator[Path]:
+    """Give what lies in a store and is no part of it or of these events; of folders, only themselves."""
+    for path in sorted(store.iterdir()):
+        known = {"zarr.json"}
+        if path.name == "events":
+            known |= {f"{index:06d}" for index in indices}
+        elif path.name.isdecimal() and path.is_dir():
+            known.add("c")
+            chunks = {str(index) for index in indices}
+            yield from (each for each in sorted(path.glob("c/*")) if each.name not in chunks)
+        elif path.name != "zarr.json":
+            yield path
+            continue
+        yield from (each for each in sorted(path.glob("*")) if each.name not in known)
 
 
 def events_of(store: Path) -> list[int]:
-    """Give the events that a store has, by the folders of their metadata."""
-    return sorted(int(path.name) for path in (store / "events").glob("*") if path.name.isdecimal())
+    """Give the events that a store has, by their metadata."""
+    names = (path.parent.name for path in store.glob("events/*/zarr.json"))
+    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def pixel_hash(store: Path, index: int, *, partial: bool) -> str:

@@ -16,6 +16,7 @@ from typing import Literal
 
 from gently_bluesky.errors import DocumentError, GentlyError, JournalError, RunElsewhereError, RunLockedError
 from gently_bluesky.store.audit import append_audit
+from gently_bluesky.store.formats import name_of
 from gently_bluesky.store.index import IndexEntry, RootIndex, append_entry, volume_rows
 from gently_bluesky.store.journal import Pair, read_documents
 from gently_bluesky.store.layout import JOURNAL, open_root
@@ -44,8 +45,8 @@ class Recovery:
     events
         How many journalled events there are, all kept.
     unfinished
-        Volumes that came last and that no document names: path in the run folder, frames that came (None if
-        that is not known), frames that should have.
+        Volumes that came last and that no document names: path in the run folder (in a store, of what says all of
+        it), frames that came (None if that is not known), frames that should have.
     salvaged
         How many events were added for them, each marked as not good.
     set_aside
@@ -190,7 +191,7 @@ def _close(folder: RunFolder, table: RunTable, torn_bytes: int, salvage: Salvage
         folder=folder.path,
         torn_bytes=torn_bytes,
         events=events,
-        unfinished=tuple((each.entry.path, each.frames, each.planes) for each in unfinished),
+        unfinished=tuple((name_of(each.entry), each.frames, each.planes) for each in unfinished),
         salvaged=sum(name == "event" for name, _ in salvaged),
         set_aside=set_aside,
     )

@@ -17,7 +17,14 @@ import xxhash
 from filelock import FileLock, Timeout
 
 from gently_bluesky.errors import RunExistsError, RunLockedError, RunNotFoundError
-from gently_bluesky.store.disk import AppendFile, naming_a_full_disk, sync_file, sync_folder, sync_tree
+from gently_bluesky.store.disk import (
+    AppendFile,
+    naming_a_full_disk,
+    replace_file,
+    sync_file,
+    sync_folder,
+    sync_tree,
+)
 from gently_bluesky.store.journal import encode_line, mend, read_start
 from gently_bluesky.store.layout import (
     JOURNAL,
@@ -137,10 +144,7 @@ class RunFolder:
             damaged = journal.read()
         # named by its content: who was interrupted here does the same again
         path = self.path / f"journal.damaged-{xxhash.xxh3_64_hexdigest(damaged)}.jsonl"
-        beside = path.with_name(f".{path.name}.new")
-        beside.write_bytes(damaged)
-        sync_file(beside)
-        beside.replace(path)
+        replace_file(path, damaged, path.with_name(f".{path.name}.new"))
         sync_folder(self.path)
         self._journal.cut(offset)
         return path
