@@ -139,6 +139,11 @@ class AssetReader:
             self._forms = {}
         return self._keep((ref, across), self._any_of(self._forms_of(ref), across=across))
 
+    def look_again(self) -> None:
+        """Forget where volumes were: what was moved since is looked for where it is now."""
+        self._maps.clear()
+        self._forms = {}
+
     def source(self, ref: VolumeRef, *, across: bool = False) -> Source:
         """Give the stored form that `volume` reads; raises as it does, and UnfillableError for one of others."""
         forms = self._forms_of(ref)

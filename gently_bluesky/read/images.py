@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gently_bluesky.errors import BadVolumeError, FrameMissingError, GeometryError
+from gently_bluesky.errors import BadVolumeError, FrameMissingError, GeometryError, VolumeMissingError
 from gently_bluesky.read.assets import AssetReader, Pixels, Source, in_memory
 from gently_bluesky.read.words import counted, listed
 from gently_bluesky.store.streams import Doc, Row, is_good
@@ -224,7 +224,8 @@ class ImageSeries:
         VolumeMissingError, UnfillableError
             The file is gone, or nobody here can read it.
         """
-        return in_memory(self.lazy(event, include_bad=include_bad))
+        position, bad = self._position(event), include_bad or self._include_bad
+        return self._read(position, in_memory, include_bad=bad)
 
     def lazy(self, event: int, *, include_bad: bool = False) -> Pixels:
         """Give one volume as `volume` does; of OME-Zarr only what it is indexed with is decoded, every time."""
@@ -288,13 +289,30 @@ class ImageSeries:
         return out
 
     def _part(self, position: int, inner: tuple[Any, ...]) -> NDArray[Any]:
-        volume = self._volume(position, include_bad=self._include_bad, across=self._is_across(inner))
+        def part(volume: Pixels) -> NDArray[Any]:
+            try:
+                if self._include_bad:
+                    self._hold_there(position, volume.shape, inner)
+                return np.asarray(volume[inner])
+            except IndexError as error:
+                raise IndexError(f"{self._name}, event {position}, is {volume.shape}: {error}") from None
+
+        return self._read(position, part, include_bad=self._include_bad, across=self._is_across(inner))
+
+    def _read(
+        self,
+        position: int,
+        take: Callable[[Pixels], NDArray[Any]],
+        *,
+        include_bad: bool,
+        across: bool = False,
+    ) -> NDArray[Any]:
+        volume = self._volume(position, include_bad=include_bad, across=across)
         try:
-            if self._include_bad:
-                self._hold_there(position, volume.shape, inner)
-            return np.asarray(volume[inner])
-        except IndexError as error:
-            raise IndexError(f"{self._name}, event {position}, is {volume.shape}: {error}") from None
+            return take(volume)
+        except VolumeMissingError:  # a store that was there went meanwhile, or a part of it did
+            self._reader.look_again()
+        return take(self._volume(position, include_bad=include_bad, across=across))
 
     def _is_across(self, inner: tuple[Any, ...]) -> bool:
         """Whether a few columns of whole planes are asked for: of every page of a mapped file, a few bytes."""

@@ -255,14 +255,14 @@ class OmeZarrVolume:
             self._store_first(key, filling)
 
     def _store_first(self, key: tuple[int, int], filling: _Filling) -> None:
+        first = key[0] * self._series.depth
+        with self._lock:  # before the shard has its name: a frame is there if it is told of and its shard is there
+            self._stored |= {first + z for z, there in zip(filling.planes, filling.there, strict=True) if there}
+            self._tell(None)
         try:
             self._store(0, key, filling.planes, filling.block)
         finally:
             self._series.give_back(filling.memory)
-        first = key[0] * self._series.depth
-        with self._lock:
-            self._stored |= {first + z for z, there in zip(filling.planes, filling.there, strict=True) if there}
-            self._tell(None)
 
     def _store(self, level: int, key: tuple[int, int], planes: range, block: NDArray[Any]) -> None:
         """Write one shard, and what it is for the next level."""
@@ -271,10 +271,11 @@ class OmeZarrVolume:
         path = self._shard_path(level, key)
         with self._lock:
             self._reservation.shrink(nbytes)
-            self._bytes += nbytes if level == 0 else 0
             self._folders |= {each for each in path.parents if each.is_relative_to(self.path)}
             self._shards.append(path)
         create_file(path, pieces, self.path / f".{self._index:06d}-{level}-{key[0]}-{key[1]}.new")
+        with self._lock:
+            self._bytes += nbytes if level == 0 else 0
         if level + 1 < len(self._series.levels):
             step = step_between(self._series.levels[level], self._series.levels[level + 1])
             small = np.empty(halved_shape(block.shape, step), block.dtype)

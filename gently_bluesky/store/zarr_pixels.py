@@ -151,6 +151,12 @@ class ZarrPixels:
         """Give where a shard is, by its stack and its number along z."""
         return shard_path(self._store, self._level, self._index, self.geometry, key)
 
+    def planes_there(self) -> list[bool]:
+        """Give of each plane whether its shard is there."""
+        shards = dict.fromkeys(map(self._key_of, range(self.geometry.planes)))
+        there = {key: self.path_of(key).exists() for key in shards}
+        return [there[self._key_of(plane)] for plane in range(self.geometry.planes)]
+
     def shards(self) -> list[Path]:
         """Give where all its shards are, or should be."""
         stacks = range(self.geometry.planes // self._depth)
@@ -223,7 +229,9 @@ def examine(store: Path, index: int) -> Found:
         shape, dtype = tuple(said["shape"]), np.dtype(said["dtype"])
         same = (shape, dtype) == (pixels.shape, pixels.dtype)
         _hold(same, f"it says {shape} {dtype}, and its array {pixels.shape} {pixels.dtype}")
-        times = tuple(0.0 if time is None else float(time) or 5e-324 for time in said["frame_times"])
+        there = pixels.planes_there()
+        told = zip(said["frame_times"], there, strict=True)
+        times = tuple(float(time) or 5e-324 if is_there and time is not None else 0.0 for time, is_there in told)
         return Found(
             format="ome-zarr",
             geometry=pixels.geometry,

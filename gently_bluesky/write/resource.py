@@ -22,7 +22,7 @@ from gently_bluesky.errors import FrameError, VolumeIncompleteError
 from gently_bluesky.protocols import VolumeMetadata
 from gently_bluesky.store.disk import Claim
 from gently_bluesky.store.facts import EventFacts, Geometry, Scalar, VolumeFacts
-from gently_bluesky.store.formats import ImageFile, ImageStore, hash_of
+from gently_bluesky.store.formats import ImageFile, ImageStore, examine, hash_of
 from gently_bluesky.store.manifest import ManifestEntry
 
 _HASH_BESIDE_BYTES = 1 << 20
@@ -289,7 +289,9 @@ class VolumeWriter:
         geometry = self.resource.geometry
         details = dict(self._file.manifest)
         if self.state == "aborted":
-            details |= {"reason": self.reason, "frames": sum(time is not None for time in self.times)}
+            came = examine(self.path, self.index).frames
+            frames = sum(time is not None for time in self.times) if came is None else came
+            details |= {"reason": self.reason, "frames": frames}
         entry = ManifestEntry(
             data_key=self.resource.data_key,
             resource=self.resource.uid,
