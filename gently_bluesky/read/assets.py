@@ -24,6 +24,7 @@ from gently_bluesky.read.tiff_pixels import TiffPixels
 from gently_bluesky.store.formats import MAPPED, examine, map_pixels
 from gently_bluesky.store.layout import uri_path
 from gently_bluesky.store.manifest import ManifestEntry, foreign_asset, read_entries
+from gently_bluesky.store.pyramid import Factors
 from gently_bluesky.store.removed import Removed, as_before
 from gently_bluesky.store.streams import Doc, Row, RunTable, VolumeRef
 
@@ -74,6 +75,7 @@ class AssetReader:
         self._table = table
         self._registry = registry
         self._forms: dict[VolumeRef, list[ManifestEntry]] = {}
+        self._pyramids: dict[str, tuple[Factors, ...]] = {}
         self._maps: dict[_MapKey, Pixels] = {}  # they go with the run, or when newer ones come
 
     def entry(self, ref: VolumeRef) -> ManifestEntry | None:
@@ -90,6 +92,37 @@ class AssetReader:
         """Whether a stored form of a volume is at its place; of an asset of others it is taken for granted."""
         forms = self._forms_of(ref)
         return not forms or _is_at_place(self._folder, forms)
+
+    def pyramid(self, ref: VolumeRef) -> tuple[Factors, ...]:
+        """Give by how much each level of a volume is smaller, the whole one first; () if it is in no OME-Zarr."""
+        entry = self._in_store(ref)
+        if entry is None:
+            return ()
+        if entry.path not in self._pyramids:
+            from gently_bluesky.store.zarr_pixels import pyramid_of  # noqa: PLC0415 - codecs that only Zarr needs
+
+            self._pyramids[entry.path] = pyramid_of(self._folder / entry.path)
+        return self._pyramids[entry.path]
+
+    def level(self, ref: VolumeRef, level: int) -> Pixels:
+        """Give one level of a volume, decoded when it is indexed; 1 is the first that is smaller.
+
+        Raises
+        ------
+        VolumeMissingError
+            There is no OME-Zarr of it any more.
+        """
+        entry = self._in_store(ref)
+        if entry is None:
+            raise VolumeMissingError(
+                f"Volume {ref.index} of stream resource {ref.resource} of run {self._uid} is in no OME-Zarr any "
+                "more; the whole volume is read through images.levels[0]."
+            )
+        return self._mapped(entry, level=level)
+
+    def _in_store(self, ref: VolumeRef) -> ManifestEntry | None:
+        stores = (each for each in self._forms_of(ref) if (each.format, each.state) == ("ome-zarr", "sealed"))
+        return next((entry for entry in stores if _is_at_place(self._folder, [entry])), None)
 
     def check(self, ref: VolumeRef, data_key: Doc, *, partial: bool = False) -> int:
         """Raise what `volume` would, as far as no pixel must be read for that.
@@ -187,7 +220,7 @@ class AssetReader:
         times = examine(self._folder / entry.path, entry.index).times
         return None if times is None else np.array(times) != 0
 
-    def _mapped(self, entry: ManifestEntry, *, partial: bool = False) -> Pixels:
+    def _mapped(self, entry: ManifestEntry, *, partial: bool = False, level: int = 0) -> Pixels:
         what = f"Volume {entry.index} of {entry.data_key!r} of run {self._uid}"
         path = self._folder / entry.path
         if not path.resolve().is_relative_to(self._folder.resolve()):
@@ -202,7 +235,7 @@ class AssetReader:
         if entry.format not in {*MAPPED, "ome-zarr"}:
             raise UnfillableError(f"{what} is stored as {entry.format!r}, which this version cannot read.")
         try:
-            return map_pixels(path, entry) if entry.format in MAPPED else _decoded(path, entry)
+            return map_pixels(path, entry) if entry.format in MAPPED else _decoded(path, entry, level)
         except VolumeMissingError as error:
             raise type(error)(f"{what}: {error}") from error
         except FileNotFoundError as error:
@@ -292,11 +325,11 @@ class AssetReader:
 _newest_maps: deque[tuple[weakref.ref[AssetReader], _MapKey]] = deque()
 
 
-def _decoded(path: Path, entry: ManifestEntry) -> "ZarrPixels":
+def _decoded(path: Path, entry: ManifestEntry, level: int) -> "ZarrPixels":
     from gently_bluesky.store.zarr_pixels import ZarrPixels  # noqa: PLC0415 - codecs that only Zarr needs
 
-    pixels = ZarrPixels(path, entry.index or 0, partial=entry.state == "aborted")
-    if (pixels.shape, pixels.dtype) != (entry.shape, np.dtype(entry.dtype)):
+    pixels = ZarrPixels(path, entry.index or 0, level=level, partial=entry.state == "aborted")
+    if level == 0 and (pixels.shape, pixels.dtype) != (entry.shape, np.dtype(entry.dtype)):
         raise DamagedVolumeError(f"{path} holds {pixels.shape} {pixels.dtype}, and the manifest says otherwise.")
     here = path.resolve()
     for shard in pixels.shards():

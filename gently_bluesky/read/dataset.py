@@ -1,7 +1,12 @@
-"""Columns of a stream as an xarray.Dataset, its images behind xarray's own lazy indexing: no dask, no copy."""
+"""Columns of a stream as an xarray.Dataset.
 
-from collections.abc import Mapping
-from typing import Any
+`dataset` gives its images behind xarray's own lazy indexing: no dask, no copy. `measured` gives them as dask
+arrays, with coordinates in micrometers and seconds.
+"""
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -11,6 +16,9 @@ from xarray.core import indexing
 
 from gently_bluesky.read.images import ImageSeries
 from gently_bluesky.store.index import IDENTITY_KEYS
+
+if TYPE_CHECKING:
+    from gently_bluesky.read.stream import Stream
 
 
 class _LazyImages(BackendArray):  # type: ignore[misc, no-any-unimported, unused-ignore]
@@ -43,14 +51,14 @@ def dataset(
                 sizes.setdefault(dim, set()).add(size)
     variables = {}
     for name, value in columns.items():
-        key = f"{name}_" if name in {"time", "seq_num"} else name  # those are the coordinates
+        key = _name(name)
         attributes = {part: entry for part, entry in data_keys[name].items() if part in {"units", "source"}}
         if isinstance(value, ImageSeries):
             # images of one size share z, y and x, so that views can be compared
             dims = ("event", *(dim if len(sizes[dim]) == 1 else f"{key}_{dim}" for dim in value.dims[1:]))
             variables[key] = xr.Variable(dims, indexing.LazilyIndexedArray(_LazyImages(value)), attributes)
         else:
-            dims = ("event", *(f"{key}_dim_{i}" for i in range(1, np.ndim(value))))
+            dims = ("event", *_named(data_keys[name].get("dims", ()), np.shape(value)[1:], key, sizes))
             variables[key] = xr.Variable(dims, value, attributes)
     coordinates: dict[str, Any] = {
         "time": ("event", time, {"units": "s", "long_name": "seconds since the epoch"}),
@@ -62,3 +70,72 @@ def dataset(
         if key in columns and not isinstance(columns[key], ImageSeries)
     }
     return xr.Dataset(variables, coordinates)
+
+
+def _named(said: Sequence[str], shape: Sequence[int], key: str, sizes: Mapping[str, set[int]]) -> Sequence[str]:
+    """Give the axes of a column: as its data key says, where images have them too; else of its own."""
+    if len(set(said)) == len(said) and [sizes.get(dim) for dim in said] == [{size} for size in shape]:
+        return said
+    return [f"{key}_dim_{i}" for i in range(1, len(shape) + 1)]
+
+
+def _name(key: str) -> str:
+    return f"{key}_" if key in {"time", "seq_num"} else key  # those are the coordinates
+
+
+# --- with coordinates ---------------------------------------------------------------------------------------
+
+
+def measured(stream: "Stream", *, include_bad: bool) -> xr.Dataset:
+    """Give a stream, its images dask arrays, with coordinates in micrometers and seconds; see `Run.to_xarray`."""
+    data = stream.read(include_bad=include_bad)
+    claims: defaultdict[str, dict[str, xr.Variable | None]] = defaultdict(dict)
+    for key in stream.image_keys:
+        images = stream.images(key).including_bad if include_bad else stream.images(key)
+        name, entry = _name(key), stream.data_keys[key]
+        dims, attributes = data[name].dims, data[name].attrs
+        data[name] = dims, images.to_dask(), attributes | ({"view": entry["view"]} if "view" in entry else {})
+        for what, variable in (*_axes(dims, images), *_stage(entry, stream)):
+            claims[what][name] = variable
+    utc = np.datetime64(0, "ns") + np.round(stream.time * 1e6).astype("timedelta64[us]")
+    coordinates = {"time_utc": xr.Variable("event", utc)} | dict(_settled(claims))
+    data = data.rename({name: f"{name}_" for name in coordinates.keys() & data.variables.keys()})
+    data = data.assign_coords(coordinates)
+    for name, variable in coordinates.items():
+        if "event" not in variable.dims:
+            data = data.set_xindex(name)
+    return data
+
+
+def _axes(dims: Sequence[Hashable], images: ImageSeries) -> Iterator[tuple[str, xr.Variable | None]]:
+    """Give where voxels are along each axis of images, None along one whose spacing nobody says."""
+    steps = np.full((len(images), len(dims) - 1), np.nan)
+    for event, row in enumerate(steps):
+        sizes = (images.voxel_size_um_of(event) or ())[-len(row) :]
+        row[len(row) - len(sizes) :] = sizes
+    for dim, size, step in zip(dims[1:], images.shape[1:], steps.T, strict=True):
+        yield f"{dim}_um", None if np.isnan(step).all() else _axis(dim, size, step)
+
+
+def _axis(dim: Hashable, size: int, step: NDArray[np.float64]) -> xr.Variable:
+    attributes = {"units": "um", "long_name": "from the middle of the first voxel"}
+    if (step == step[0]).all():
+        return xr.Variable(dim, step[0] * np.arange(size), attributes)
+    return xr.Variable(("event", dim), step[:, np.newaxis] * np.arange(size), attributes)
+
+
+def _stage(entry: Mapping[str, Any], stream: "Stream") -> Iterator[tuple[str, xr.Variable]]:
+    for axis, key in zip("xyz", entry.get("stage_position_um", ()), strict=False):
+        if key in stream:
+            yield f"stage_{axis}_um", xr.Variable("event", stream[key], {"units": "um"})
+
+
+def _settled(claims: Mapping[str, Mapping[str, xr.Variable | None]]) -> Iterator[tuple[str, xr.Variable]]:
+    """Give what all images say as it is, and what they do not agree in as what each of them says."""
+    for what, said in claims.items():
+        known = {name: variable for name, variable in said.items() if variable is not None}
+        first = next(iter(known.values()), None)
+        if first is not None and len(known) == len(said) and all(map(first.equals, known.values())):
+            yield what, first
+        else:
+            yield from ((f"{name}_{what}", variable) for name, variable in known.items())

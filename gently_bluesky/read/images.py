@@ -4,6 +4,7 @@ An array (event, z, y, x) of which only what is asked for is touched. Positions 
 stream; bad volumes keep theirs.
 """
 
+import copy
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from types import EllipsisType
@@ -40,7 +41,7 @@ class ImageSeries:
         The data key's entry in the descriptor.
     rows
         Rows of the stream.
-    locate
+    reader
         Gives the volume of a row.
     include_bad
         Whether volumes of events with ``good: False`` are read.
@@ -71,9 +72,12 @@ class ImageSeries:
         self._reader = reader
         self._include_bad = include_bad
         self._geometry: tuple[tuple[int, ...], np.dtype[Any]] | None = None
+        self._level = 0
+        self._factors: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
-        return f"<ImageSeries {self._name}: {counted(len(self), 'event')}>"
+        level = f", level {self._level}" if self._level else ""
+        return f"<ImageSeries {self._name}: {counted(len(self), 'event')}{level}>"
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -81,9 +85,31 @@ class ImageSeries:
     @property
     def including_bad(self) -> "ImageSeries":
         """The same series, reading bad volumes as well."""
-        return ImageSeries(
-            self.run_uid, self.stream, self._key, self._data_key, self._rows, self._reader, include_bad=True
-        )
+        series = copy.copy(self)
+        series._include_bad = True
+        return series
+
+    def only(self, events: Sequence[int]) -> "ImageSeries":
+        """The same series, of these events alone, in this order; IndexError if there is no such event."""
+        series = copy.copy(self)
+        series._rows, series._geometry = [self._rows[self._position(event)] for event in events], None
+        return series
+
+    @property
+    def levels(self) -> "tuple[ImageSeries, ...]":
+        """The series, and smaller and smaller versions of it: the levels of an OME-Zarr, means of two.
+
+        The series alone, unless all of its volumes are stored with the same levels.
+        """
+        refs = [row.volumes.get(self._key) for row in self._rows]
+        pyramids = {() if ref is None else self._reader.pyramid(ref) for ref in refs}
+        pyramid = (len(pyramids) == 1 and pyramids.pop()) or ((1, 1, 1),)
+        return tuple(self._at_level(level, factors) for level, factors in enumerate(pyramid))
+
+    def _at_level(self, level: int, factors: tuple[int, ...]) -> "ImageSeries":
+        series = copy.copy(self)
+        series._level, series._factors, series._geometry = level, factors, None
+        return series
 
     # --- what it is -----------------------------------------------------------------------------------------
 
@@ -127,8 +153,14 @@ class ImageSeries:
                 raise GeometryError(
                     f"{self._name} has volumes of {shown}. Read them one by one: images.volume(i)."
                 )
-            self._geometry = next(iter(found), None) or self._described_geometry()
+            shape, dtype = next(iter(found), None) or self._described_geometry()
+            smaller = tuple(-(-size // by) for size, by in zip(shape, self._by(len(shape)), strict=True))
+            self._geometry = smaller, dtype
         return self._geometry
+
+    def _by(self, ndim: int) -> tuple[int, ...]:
+        """Give how many voxels of the first level one of this level spans, along the last so many axes."""
+        return (*[1] * (ndim - len(self._factors)), *self._factors)[-ndim:] if ndim else ()
 
     def _geometry_of(self, row: Row) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
         ref = row.volumes.get(self._key)
@@ -160,7 +192,8 @@ class ImageSeries:
 
     def voxel_size_um_of(self, event: int) -> tuple[float, ...] | None:
         """Spacing along (z, y, x) of one volume in micrometer; None if the documents do not say."""
-        return spacing_um(self._data_key, self._rows[self._position(event)].data)
+        spacing = spacing_um(self._data_key, self._rows[self._position(event)].data)
+        return spacing and tuple(map(operator.mul, spacing, self._by(len(spacing))))
 
     @property
     def stored(self) -> NDArray[np.bool_]:
@@ -249,6 +282,8 @@ class ImageSeries:
                 f"{self._name}, event {position} (seq_num {row.seq_num}), is marked as not good. "
                 "images.volume(i, include_bad=True) reads it."
             )
+        if self._level:
+            return self._reader.level(row.volumes[self._key], self._level)
         if self._key in row.volumes:
             return self._reader.volume(row.volumes[self._key], self._data_key, partial=include_bad, across=across)
         value = row.data.get(self._key)
@@ -414,11 +449,23 @@ class ImageSeries:
         along: Callable[[NDArray[Any]], NDArray[Any]] = operator.methodcaller("max", axis=0 if axis == "y" else 1)
         return np.stack([along(np.asarray(plane)) for slab in slabs for plane in slab])
 
-    def to_dask(self) -> "dask.array.Array":
-        """Give a lazy dask array (event, z, y, x), in chunks of whole planes that lie together in a file."""
+    def to_dask(self, *, chunk_bytes: int = _DASK_CHUNK_BYTES) -> "dask.array.Array":
+        """Give a lazy dask array (event, z, y, x), in chunks of whole planes that lie together in a file.
+
+        Parameters
+        ----------
+        chunk_bytes
+            How large a chunk may be. It is at least one plane of an OME-TIFF, or the 8 planes of an OME-Zarr that
+            are compressed together, and at most a shard; by default, 64 MiB, it is a shard.
+
+        Notes
+        -----
+        What is cut out in one step, by integers and slices, reads that alone: of ``array[3, 100]`` one plane. Dask
+        reads whole chunks for a list of events, and for a cut of a cut.
+        """
         import dask.array as da  # noqa: PLC0415 - 0.4 s
 
-        chunks = (1, *_chunks(self.shape[1:], self.dtype))
+        chunks = (1, *self._chunks(self.shape[1:], self.dtype, chunk_bytes))
         array: dask.array.Array = da.from_array(self, chunks=chunks, name=False, asarray=False)  # type: ignore[no-untyped-call]
         return array
 
@@ -427,8 +474,26 @@ class ImageSeries:
         import dask.array as da  # noqa: PLC0415 - 0.4 s
 
         volume = self._volume(self._position(event), include_bad=include_bad or self._include_bad)
-        array: dask.array.Array = da.from_array(volume, chunks=_chunks(volume.shape, volume.dtype), name=False)  # type: ignore[no-untyped-call]
+        chunks = self._chunks(volume.shape, volume.dtype, _DASK_CHUNK_BYTES)
+        array: dask.array.Array = da.from_array(volume, chunks=chunks, name=False)  # type: ignore[no-untyped-call]
         return array
+
+    def _chunks(self, shape: Sequence[int], dtype: np.dtype[Any], chunk_bytes: int) -> tuple[int, ...]:
+        if len(shape) < 3:
+            return tuple(shape)
+        *outer, depth, height, width = shape
+        together, most = 1, depth
+        if self._level or self._form() == "ome-zarr":
+            from gently_bluesky.store.shards import Grid  # noqa: PLC0415 - codecs that only Zarr needs
+
+            grid = Grid.of(depth, (height, width), dtype)
+            together, most = grid.chunk[0], grid.shard_planes
+        layers = chunk_bytes // max(together * height * width * dtype.itemsize, 1)
+        return (*[1] * len(outer), max(1, min(max(1, layers) * together, most, depth)), height, width)
+
+    def _form(self) -> str | None:
+        forms = (self._reader.entry(ref) for row in self._rows if (ref := row.volumes.get(self._key)))
+        return next((entry.format for entry in forms if entry is not None), None)
 
 
 def dims_of(data_key: Doc, ndim: int) -> tuple[str, ...]:
@@ -450,12 +515,3 @@ def spacing_um(data_key: Doc, data: Mapping[str, Any]) -> tuple[float, ...] | No
     sizes = [data.get(part) if isinstance(part, str) else part for part in data_key.get("voxel_size_um") or ()]
     known = tuple(float(size) for size in sizes if size is not None)
     return known if known and len(known) == len(sizes) else None
-
-
-def _chunks(shape: Sequence[int], dtype: np.dtype[Any]) -> tuple[int, ...]:
-    """Give dask chunks of a volume: whole planes that lie together in a file, as many as are worth a task."""
-    if len(shape) < 3:
-        return tuple(shape)
-    plane_bytes = max(int(np.prod(shape[1:])) * dtype.itemsize, 1)
-    planes = _DASK_CHUNK_BYTES // plane_bytes
-    return max(1, min(shape[0], planes - planes % _SLAB or planes)), *shape[1:]

@@ -24,6 +24,8 @@ from gently_bluesky.store.streams import Doc, RunTable
 from gently_bluesky.store.tags import Note, add_note, login_name, read_notes, read_tags
 
 if TYPE_CHECKING:
+    import xarray
+
     from gently_bluesky.read.catalog import Catalog
     from gently_bluesky.read.lineage import Relative
 
@@ -321,6 +323,49 @@ class Run:
                 f"Run {self.uid} has no stream {name!r}; it has {list(self._table.streams)}."
             )
         return Stream(self.uid, table, self._reader)
+
+    def to_xarray(self, stream: str = "primary", *, include_bad: bool = False) -> "xarray.Dataset":
+        """Give a stream as a Dataset in micrometers and seconds, its images lazy dask arrays.
+
+        Parameters
+        ----------
+        stream
+            Its name.
+        include_bad
+            Whether computing images of events that are marked as not good is allowed.
+
+        Returns
+        -------
+        xarray.Dataset
+            What `Stream.read` gives: dimensions ``event``, ``z``, ``y``, ``x``; images of another size have their
+            own, ``<data key>_z`` and so on. Coordinates beside those that it has there:
+
+            - ``time_utc`` (event,), datetime64[ns]: ``time`` on the calendar; NaT where a fly scan gave no events;
+            - ``z_um``, ``y_um``, ``x_um``, each along its dimension: micrometers from the middle of the first
+              voxel, indexed: ``data.sel(z_um=12.3, method="nearest")``. Where the spacing changed from event to
+              event, (event, z) and not indexed; absent where the documents do not say it;
+            - ``stage_x_um``, ``stage_y_um``, ``stage_z_um`` (event,): the stage, if the events have it.
+
+            Where images do not agree in a coordinate, each has its own, ``<data key>_z_um``. Units are in
+            attributes; those of the Dataset say which run and stream it is, and what the start document says.
+
+        Raises
+        ------
+        StreamNotFoundError
+            The run has no such stream.
+        GeometryError
+            The volumes of a data key differ in shape.
+
+        Notes
+        -----
+        Computing images raises as reading them does: ``data.isel(event=data["good"].values)`` leaves bad ones out.
+        """
+        from gently_bluesky.read.dataset import measured  # noqa: PLC0415 - xarray takes 0.3 s
+
+        said = ("scan_id", "plan_name", "session", "embryo", "operator", "purpose")
+        about = {key: self.start[key] for key in said if key in self.start}
+        data = measured(self[stream], include_bad=include_bad)
+        return data.assign_attrs(run_uid=self.uid, stream=stream, **about)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._table.streams)

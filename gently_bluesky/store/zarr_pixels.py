@@ -23,7 +23,7 @@ from gently_bluesky.errors import DamagedVolumeError, VolumeMissingError
 from gently_bluesky.store.facts import Found, Geometry
 from gently_bluesky.store.ngff import DTYPES, array, unsealed
 from gently_bluesky.store.ome_zarr import shard_path
-from gently_bluesky.store.pyramid import Level
+from gently_bluesky.store.pyramid import Factors, Level
 from gently_bluesky.store.shards import Grid, forget_shard, hold_shard, read_part
 from gently_bluesky.store.strict_json import restored
 
@@ -322,6 +322,26 @@ def strangers_in(store: Path, indices: Collection[int]) -> Iterator[Path]:
             yield path
             continue
         yield from (each for each in sorted(path.glob("*")) if each.name not in known)
+
+
+def pyramid_of(store: Path) -> tuple[Factors, ...]:
+    """Give by how much each level of a store is smaller than its first one, that one first.
+
+    Raises
+    ------
+    VolumeMissingError
+        There is no such store.
+    DamagedVolumeError
+        It was not written here, or its metadata is damaged.
+    """
+    path = store / "zarr.json"
+    try:
+        levels = _said_of(store)["levels"]
+        return tuple((int(z), int(y), int(x)) for z, y, x in levels)
+    except FileNotFoundError as error:
+        raise VolumeMissingError(f"{path} is not there: the store is gone, or was cut short.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedVolumeError(f"{path} was not written here, or is damaged ({error!r}).") from error
 
 
 def events_of(store: Path) -> list[int]:
