@@ -51,6 +51,7 @@ from tests.data_rig import (
     record,
     start_doc,
     stop_doc,
+    taken,
     volume,
 )
 from tests.devices_rig import simulated
@@ -258,6 +259,17 @@ def test_lazy_functions_are_given_dask_arrays(run: Run, root: Path) -> None:
     assert newest(root)["primary"]["kind"].tolist() == ["dask.array.core"] * 3
 
 
+def test_parents_and_what_comes_of_them_may_be_stored_as_ome_zarr(root: Path) -> None:
+    shape = (20, 40, 60)
+    run = record(root, lambda writer: taken(Camera("cam", writer, shape=shape), {}, {}), image_format="ome-zarr")
+    with FileWriter(root, image_format="ome-zarr") as writer:
+        for lazy in (False, True):
+            made = derive(doubled, run, into=writer, lazy=lazy)["primary"][KEY]
+            assert made.source(1).format == "ome-zarr"
+            np.testing.assert_array_equal(made.volume(1), volume(1, shape) * 2)
+    assert verify(root).findings == ()
+
+
 @pytest.mark.parametrize("many", ["volumes", "uid", "series", "selection", "run", "several"])
 def test_parents_are_named_in_every_way_that_a_catalog_gives(many: str, run: Run, root: Path) -> None:
     catalog = Catalog(root)
@@ -396,9 +408,9 @@ def test_bad_volumes_are_refused_by_name_skipped_or_taken(with_a_bad_one: Run, r
     skipped = derive(doubled, with_a_bad_one, into=root, bad="skip")
     assert skipped["primary"]["parent_seq_num"].tolist() == [1, 3]
     assert skipped.start["parents"][0]["seq_nums"] == [{"start": 1, "stop": 2}, {"start": 3, "stop": 4}]
-    taken = derive(doubled, with_a_bad_one, into=root, bad="take")
-    assert taken["primary"]["good"].tolist() == [True, False, True]
-    np.testing.assert_array_equal(taken["primary"][KEY].volume(1, include_bad=True), volume(1) * 2)
+    all_three = derive(doubled, with_a_bad_one, into=root, bad="take")
+    assert all_three["primary"]["good"].tolist() == [True, False, True]
+    np.testing.assert_array_equal(all_three["primary"][KEY].volume(1, include_bad=True), volume(1) * 2)
     mixed = derive(running_sum, with_a_bad_one, into=root, bad="take", parameters={"over": 2})
     assert mixed["primary"]["good"].tolist() == [True, False, False]
     with pytest.raises(DerivationError, match="all 1 of them are marked as not good"):

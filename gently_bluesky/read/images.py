@@ -473,7 +473,7 @@ class ImageSeries:
         """Give one volume as a lazy dask array (z, y, x), in chunks as `to_dask`; raises as `volume` does."""
         import dask.array as da  # noqa: PLC0415 - 0.4 s
 
-        volume = self._volume(self._position(event), include_bad=include_bad or self._include_bad)
+        volume = self.lazy(event, include_bad=include_bad)
         chunks = self._chunks(volume.shape, volume.dtype, _DASK_CHUNK_BYTES)
         array: dask.array.Array = da.from_array(volume, chunks=chunks, name=False)  # type: ignore[no-untyped-call]
         return array

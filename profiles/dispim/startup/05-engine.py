@@ -11,7 +11,7 @@ from pathlib import Path
 from bluesky import RunEngine, SupplementalData
 from bluesky.callbacks.best_effort import BestEffortCallback
 
-from gently_bluesky import Catalog, FileWriter, replay
+from gently_bluesky import Catalog, FileWriter, derive, replay
 from gently_bluesky.keep.space import SuspendOnLowSpace
 from gently_bluesky.provenance import provenance
 
