@@ -139,7 +139,9 @@ def test_a_disk_that_is_filled_fails_the_run_and_loses_nothing(
     zygote: Zygote,
     campaign: Campaign,
 ) -> None:
-    folder = small_disk if kind == "tmpfs" else make_disk("ext4", 8).path
+    folder = (
+        small_disk if kind == "tmpfs" else make_disk("ext4", 8, "-N", "8192").path
+    )  # of names there are enough
     root, ballast = folder / "root", folder / "ballast"
     ballast.write_bytes(bytes(1 << 20))
     causes, said = fill(zygote, root, reserve_bytes, image_format)

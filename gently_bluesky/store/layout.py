@@ -142,7 +142,8 @@ def check_root(path: Path) -> Path:
     if (root / ROOT_MARK).exists():
         open_root(root)
     elif root.is_dir():
-        if any(not item.name.startswith(f".{ROOT_MARK}") for item in root.iterdir()):
+        taken = any(not item.name.startswith(f".{ROOT_MARK}") for item in root.iterdir())
+        if taken and not (root / ROOT_MARK).exists():  # somebody may have made it a root meanwhile
             raise RootError(
                 f"{root} is no root: it has no {ROOT_MARK}, and it is not empty. Give an empty or a new folder."
             )
