@@ -408,6 +408,7 @@ def test_scan_ids_go_on_from_the_highest(embryos: Path, five: Path, root: Path) 
         assert Catalog(root).next_scan_id() == 1
 
 
+@pytest.mark.usefixtures("every_format")
 def test_two_volumes_with_one_address_are_both_there(root: Path) -> None:
     def plan(writer: FileWriter) -> Plan:
         return bp.count([Camera("cam", writer, embryo="e", timepoint=0)], 2, md={"session": "s"})
@@ -418,6 +419,7 @@ def test_two_volumes_with_one_address_are_both_there(root: Path) -> None:
     assert Catalog(root).next_timepoint("s", "e") == 1
 
 
+@pytest.mark.usefixtures("every_format")
 def test_volumes_of_a_running_run_are_found_as_they_come(root: Path) -> None:
     catalog_of: list[Catalog] = []
     with FileWriter(root) as writer:
@@ -444,6 +446,7 @@ def test_volumes_of_a_running_run_are_found_as_they_come(root: Path) -> None:
 # --- runs that go on, and roots that move -------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("every_format")
 def test_a_run_is_a_snapshot_until_it_is_refreshed(root: Path) -> None:
     with FileWriter(root) as writer:
         run_engine, _ = connected(writer)
@@ -484,6 +487,7 @@ def test_a_run_whose_folder_is_gone_is_an_error_that_says_so(root: Path) -> None
     assert len(catalog) == 0
 
 
+@pytest.mark.usefixtures("every_format")
 def test_a_root_that_was_moved_is_read_where_it_is(root: Path, tmp_path: Path) -> None:
     def plan(writer: FileWriter) -> Plan:
         return bp.count([Camera("cam", writer)], 2)

@@ -81,15 +81,17 @@ def prepared(root: Path, act: str) -> Path:
     return root
 
 
+def images(found: dict[str, bytes]) -> dict[str, bytes]:
+    """Of files, those of volumes, wherever they are."""
+    return {name.partition("/cam_image")[2]: content for name, content in found.items() if "/cam_image" in name}
+
+
 def hold_after(root: Path, act: str, whole: dict[str, bytes], *, tidy: bool = True) -> None:
     """What must hold after an interruption, before and after it was brought to its end."""
     run = newest(root)
     first = readable(run)
     if act != "deleting":
-        kept = {name.rpartition("/")[2]: content for name, content in files(root).items() if name.endswith(".tif")}
-        assert kept == {
-            name.rpartition("/")[2]: content for name, content in whole.items() if name.endswith(".tif")
-        }
+        assert images(files(root)) == images(whole)
     finish_interrupted(root)
     hold_root(root)
     empty = [path for path in root.glob("trash/*/**/") if not any(path.iterdir())]
@@ -112,9 +114,18 @@ def hold_after(root: Path, act: str, whole: dict[str, bytes], *, tidy: bool = Tr
 @pytest.mark.parametrize(
     ("stop", "after"), [(stopped, False), (stopped, True), (refused, False)], ids=["before", "after", "refused"]
 )
-@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize(
+    ("every_format", "act"),
+    [*(("ome-tiff", act) for act in ACTS), ("ome-zarr", "removing"), ("ome-zarr", "deleting")],
+    indirect=["every_format"],
+)
 def test_an_act_that_is_stopped_at_any_step_loses_nothing_and_is_finished(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: str, stop: Callable[[], None], after: bool
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    every_format: str,
+    act: str,
+    stop: Callable[[], None],
+    after: bool,
 ) -> None:
     whole = prepared(tmp_path / "root", act)
     for step in itertools.count():
@@ -235,12 +246,13 @@ from tests.retention_rig import planned
 root = Path(sys.argv[1])
 print("ready", flush=True)
 for _ in range(int(sys.argv[2])):
-    assert len(apply(planned(root)).removed) == 4
-    assert len(restore(root, -1).paths) == 4
+    assert len(apply(planned(root)).removed) in (1, 4)
+    assert len(restore(root, -1).paths) in (1, 4)
 print("done", flush=True)
 """
 
 
+@pytest.mark.usefixtures("every_format")
 def test_a_reader_in_another_process_never_sees_a_wrong_pixel(root: Path) -> None:
     run = timelapse(root, 4)
     seen = {"there": 0, "gone": 0}

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gently_bluesky.errors import DamagedVolumeError
+from gently_bluesky.errors import DamagedVolumeError, VolumeMissingError
 from gently_bluesky.store import ngff
 from gently_bluesky.store.disk import create_file
 from gently_bluesky.store.facts import Geometry
@@ -98,7 +98,7 @@ def test_a_shard_cut_at_any_length_is_an_error(tmp_path: Path) -> None:
         with pytest.raises(DamagedVolumeError, match=r"cut short|damaged"):
             read_index(grid, path)
     path.unlink()
-    with pytest.raises(DamagedVolumeError, match="not there"):
+    with pytest.raises(VolumeMissingError, match="not there"):
         read_index(grid, path)
 
 

@@ -148,6 +148,6 @@ def _found(path: Path, entry: ManifestEntry) -> Condition:
         return "missing"
     try:
         hold_pyramid(path, entry)
-    except (ValueError, DamagedVolumeError):
+    except (ValueError, FileNotFoundError):
         return "pyramid"
     return "good"

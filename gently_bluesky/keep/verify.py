@@ -32,7 +32,7 @@ Progress = Callable[[int, int], object]
 """Called with the bytes that are done, and those that are known of so far."""
 
 _AT_ROOT = {ROOT_MARK, AUDIT, f"{AUDIT}.lock", "runs", "index", "aside", TRASH, "retention.toml"}
-_MOVED = {"missing", "stranger", "removed", "head", "unreadable", "short"}  # what a move looks like
+_MOVED = {"missing", "stranger", "removed", "head", "unreadable", "short", "pyramid"}  # what a move looks like
 _CHECKED = "documents hold together"
 _AHEAD = 256  # files on their way to the readers
 

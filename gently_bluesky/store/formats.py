@@ -193,7 +193,7 @@ def hash_of(path: Path, entry: ManifestEntry) -> str:
 
 
 def hold_pyramid(path: Path, entry: ManifestEntry) -> None:
-    """Hold what was derived from the pixels of a volume against its checksums; raises ValueError, OSError."""
+    """Hold what was derived from the pixels of a volume against checksums; ValueError, FileNotFoundError."""
     if entry.format not in MAPPED:
         from gently_bluesky.store import zarr_pixels  # noqa: PLC0415
 

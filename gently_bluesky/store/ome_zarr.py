@@ -130,7 +130,7 @@ class OmeZarrSeries:
                 raise
 
     def _appear(self, index: int, facts: VolumeFacts, voxel: tuple[float, ...]) -> None:
-        first, self._described = not self._described, True
+        first = not self._described
         if index >= self._events:
             self._events = index + 1
             self._say_events()
@@ -138,17 +138,18 @@ class OmeZarrSeries:
             self.say("events/zarr.json", ngff.group({}))
         if first or (voxel != self._voxel_um and self._voxel_um):
             # one spacing stands for all events, or none does
-            self._voxel_um = voxel if first else ()
-            ome = ngff.multiscales(facts.data_key, self.geometry, self.levels, self._voxel_um)
+            common = voxel if first else ()
+            ome = ngff.multiscales(facts.data_key, self.geometry, self.levels, common)
             home = {
                 "run_uid": facts.run_uid,
                 "stream_resource_uid": facts.resource_uid,
                 "data_key": facts.data_key,
-                "voxel_size_um": list(self._voxel_um),
+                "voxel_size_um": list(common),
                 "levels": [list(level.factors) for level in self.levels],
                 "run": dict(facts.run),
             }
             self.say("zarr.json", ngff.group({"ome": ome, "gently_bluesky": plain(home)}))
+            self._described, self._voxel_um = True, common  # else the next event says it
 
     def _say_events(self) -> None:
         for number in reversed(range(len(self.levels))):

@@ -8,6 +8,7 @@ Source: Zarr core specification 3.0; sharding codec 1.0; blosc and crc32c codecs
 the same bytes take half the time that zarr-python's fastest pipeline takes (tests/benchmarks).
 """
 
+import contextlib
 import itertools
 import math
 import os
@@ -23,7 +24,7 @@ import numpy as np
 from numcodecs import blosc
 from numpy.typing import NDArray
 
-from gently_bluesky.errors import DamagedVolumeError
+from gently_bluesky.errors import DamagedVolumeError, VolumeMissingError
 from gently_bluesky.store.disk import PAGE, forget_range, read_at
 
 CHUNK = (8, 128, 128)
@@ -174,22 +175,32 @@ def read_index(grid: Grid, path: Path) -> NDArray[np.uint64]:
 
     Raises
     ------
+    VolumeMissingError
+        The file is not there.
     DamagedVolumeError
-        The file is missing, was cut short, or its index has changed.
+        It was cut short, or its index has changed.
     """
+    with _opened(grid, path) as (_, index):
+        return index
+
+
+@contextlib.contextmanager
+def _opened(grid: Grid, path: Path) -> Iterator[tuple[int, NDArray[np.uint64]]]:
+    """Give the descriptor of a shard, and its index: of one file, whatever has its name meanwhile."""
     try:
-        with path.open("rb", buffering=0) as file:
-            size = file.seek(0, os.SEEK_END)
-            if size < grid.index_bytes:
-                raise DamagedVolumeError(f"{path} was cut short: it has {size} bytes.")
-            file.seek(-grid.index_bytes, os.SEEK_END)
-            table = file.read(grid.index_bytes)
+        file = path.open("rb", buffering=0)
     except FileNotFoundError as error:
-        raise DamagedVolumeError(f"{path} is not there: the store was cut short.") from error
-    body = table[: -_CRC.size]
-    if _CRC.pack(google_crc32c.value(body)) != table[-_CRC.size :]:
-        raise DamagedVolumeError(f"{path} is damaged: the index at its end is not what was written.")
-    return np.frombuffer(body, "<u8").reshape(-1, 2)
+        raise VolumeMissingError(f"{path} is not there: the store is gone, or was cut short.") from error
+    with file:
+        size = file.seek(0, os.SEEK_END)
+        if size < grid.index_bytes:
+            raise DamagedVolumeError(f"{path} was cut short: it has {size} bytes.")
+        file.seek(-grid.index_bytes, os.SEEK_END)
+        table = file.read(grid.index_bytes)
+        body = table[: -_CRC.size]
+        if _CRC.pack(google_crc32c.value(body)) != table[-_CRC.size :]:
+            raise DamagedVolumeError(f"{path} is damaged: the index at its end is not what was written.")
+        yield file.fileno(), np.frombuffer(body, "<u8").reshape(-1, 2)
 
 
 def read_part(
@@ -218,10 +229,9 @@ def read_part(
 
     Raises
     ------
-    DamagedVolumeError
-        A chunk is missing, or is not what was written.
+    VolumeMissingError, DamagedVolumeError
+        As `read_index` raises them; or a chunk is missing, or is not what was written.
     """
-    index = read_index(grid, path)
     layers = [(layer, list(members)) for layer, members in itertools.groupby(planes, lambda z: z // grid.chunk[0])]
     wanted = [
         (layer, row, column, members)
@@ -230,8 +240,7 @@ def read_part(
         for column in _chunks_in(columns, grid.chunk[2])
     ]
     first = {layer: planes.index(members[0]) for layer, members in layers}
-    with path.open("rb", buffering=0) as file:
-        descriptor = file.fileno()
+    with _opened(grid, path) as (descriptor, index):
 
         def take(layer: int, row: int, column: int, members: list[int]) -> None:
             chunk = _decode_chunk(grid, path, descriptor, index, (layer, row, column))
@@ -299,11 +308,10 @@ def _packed_chunk(path: Path, descriptor: int, where: NDArray[np.uint64], place:
 
 def hold_shard(grid: Grid, path: Path) -> None:
     """Hold the chunks that a shard has against their checksums, without decoding them; raises as `read_part`."""
-    index = read_index(grid, path)
-    with path.open("rb", buffering=0) as file:
+    with _opened(grid, path) as (descriptor, index):
         for where, place in zip(index, itertools.product(*map(range, grid.chunks)), strict=True):
             if where[0] != _EMPTY:
-                _packed_chunk(path, file.fileno(), where, place)
+                _packed_chunk(path, descriptor, where, place)
     forget_shard(path)
 
 

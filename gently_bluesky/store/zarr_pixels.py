@@ -270,9 +270,10 @@ def hold_store(store: Path, index: int, resource: str) -> None:
     """
     try:
         unsealed((store / "events" / "zarr.json").read_bytes())
-        said = _said_of(store)["stream_resource_uid"]
-        _hold(said == resource, f"it says that it holds stream resource {said}")
-        for level in range(_levels(store)):
+        said = _said_of(store)
+        whose = said["stream_resource_uid"]
+        _hold(whose == resource, f"it says that it holds stream resource {whose}")
+        for level in range(len(said["levels"])):
             ZarrPixels(store, index, level=level)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{store} is damaged, or not the store that was written here ({error})") from error
@@ -283,19 +284,15 @@ def hold_pyramid(store: Path, index: int, *, partial: bool) -> None:
 
     Raises
     ------
-    DamagedVolumeError, ValueError
+    FileNotFoundError, ValueError
         Something is missing, or is not what was written.
     """
-    for level in range(1, _levels(store)):
+    levels = sum(path.name.isdecimal() for path in store.iterdir())
+    for level in range(1, levels):
         pixels = ZarrPixels(store, index, level=level)
         for shard in pixels.shards():
             if shard.exists() or not partial:
                 hold_shard(pixels.grid, shard)
-
-
-def _levels(store: Path) -> int:
-    (image,) = unsealed((store / "zarr.json").read_bytes())["attributes"]["ome"]["multiscales"]
-    return len(image["datasets"])
 
 
 def shards_there(store: Path, index: int) -> tuple[list[Path], list[Path]]:
