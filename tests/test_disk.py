@@ -186,3 +186,36 @@ def test_folders_and_files_can_be_synced(tmp_path: Path) -> None:
     disk.sync_folder(tmp_path)
     disk.sync_file(tmp_path / "f")
     assert open_files() == before
+
+
+# --- whole files --------------------------------------------------------------------------------------------
+
+
+def test_a_file_has_its_name_when_it_is_whole_and_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a power cut may leave the name without the bytes: of a file that replaces another, nothing."""
+    steps: list[tuple[str, bool]] = []
+    sync = disk.sync_data
+
+    def watched(descriptor: int) -> None:
+        steps.append((os.pread(descriptor, 100, 0).decode(), (tmp_path / "f").exists()))
+        sync(descriptor)
+
+    monkeypatch.setattr(disk, "sync_data", watched)
+    disk.create_file(tmp_path / "f", [b"on", b"e"], tmp_path / "beside")
+    disk.replace_file(tmp_path / "f", b"two", tmp_path / "beside")
+    assert steps == [("one", False), ("two", True)]
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("f", b"two")]
+    with pytest.raises(FileExistsError):
+        disk.create_file(tmp_path / "f", [b"three"], tmp_path / "beside")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("f", b"two")]
+
+
+def test_a_file_that_cannot_be_replaced_is_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    disk.replace_file(tmp_path / "f", b"one", tmp_path / "beside")
+    monkeypatch.setattr(disk, "sync_data", full)
+    with pytest.raises(DiskFullError, match="No room for f: 3 bytes are needed"):
+        disk.replace_file(tmp_path / "f", b"two", tmp_path / "beside")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("f", b"one")]
