@@ -52,7 +52,10 @@ def print_run(run: Run) -> None:
         facts.add_row(f"[bold]{name}[/bold]", escape(value))
     out.print(facts, highlight=False)
     out.print(f"[bold]folder[/bold]    {escape(str(run.folder))}", highlight=False, soft_wrap=True)
-    stored = [entry for entry in read_entries(run.folder) if entry.index is not None]
+    damage: list[JournalError] = []
+    stored = [entry for entry in read_entries(run.folder, pass_over=damage.append) if entry.index is not None]
+    for each in damage:
+        out.print(f"[bold]damaged[/bold]   {escape(str(each))}", highlight=False, soft_wrap=True)
     _print_removed([how for entry in stored if (how := Removed.of(entry))])
     entries = {VolumeRef(entry.resource, entry.index or 0): entry for entry in stored}
     for name in run:
@@ -108,7 +111,7 @@ def _print_stream(stream: Stream, entries: Mapping[VolumeRef, ManifestEntry]) ->
         mine = [entries[ref] for ref in _volumes(stream, key) if ref in entries]
         dtype = np.dtype(described["dtype_numpy"]).name if "dtype_numpy" in described else ""
         there = [entry for entry in mine if entry.state != "removed"]
-        files = counted(len(there), "file") if mine or not len(stream) else "not in files of ours"
+        files = counted(len(there), "volume") if mine or not len(stream) else "not in files of ours"
         table.add_row(f"  {escape(key)}", f"{shape} {dtype}", files, _megabytes(there) if mine else "")
     if table.row_count:
         out.print(table, highlight=False)

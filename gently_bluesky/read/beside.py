@@ -37,7 +37,7 @@ def left_beside(folder: Path, table: RunTable) -> Iterator[LeftBeside]:
     """Give what the manifest of a run folder names and its documents do not, but for what was removed."""
     rows = (row for stream in table.streams.values() for row in stream.every_row())
     named = {ref for row in rows for ref in row.volumes.values()}
-    for entry in read_entries(folder):
+    for entry in read_entries(folder, pass_over=lambda _: None):
         if entry.index is None or entry.state == "removed" or VolumeRef(entry.resource, entry.index) in named:
             continue
         planes = Geometry(entry.shape, np.dtype(entry.dtype)).planes

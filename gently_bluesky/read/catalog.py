@@ -16,7 +16,7 @@ import numpy as np
 
 from gently_bluesky.errors import AmbiguousRunError, RunNotFoundError
 from gently_bluesky.read.answers import Answer, why_none
-from gently_bluesky.read.assets import HandlerRegistry, volumes_gone
+from gently_bluesky.read.assets import HandlerRegistry, is_stored_in
 from gently_bluesky.read.lineage import Lineage, Relative, trace
 from gently_bluesky.read.run import Run
 from gently_bluesky.read.volumes import Volume, Volumes, fits, no_volumes
@@ -309,12 +309,11 @@ class Catalog:
 
     def _still_stored(self, volumes: Sequence[Volume]) -> list[Volume]:
         folders = {entry.start["uid"]: entry.folder for entry in self._index.entries()}
-        gone = {uid: volumes_gone(self.root / folders[uid]) for uid in {each.run_uid for each in volumes}}
+        stored = {uid: is_stored_in(self.root / folders[uid]) for uid in {each.run_uid for each in volumes}}
         return [
             each
             for each in volumes
-            if each.row.resource is None
-            or VolumeRef(each.row.resource, each.row.index or 0) not in gone[each.run_uid]
+            if each.row.resource is None or stored[each.run_uid](VolumeRef(each.row.resource, each.row.index or 0))
         ]
 
     def sessions(self) -> list[Session]:
