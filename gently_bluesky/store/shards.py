@@ -13,6 +13,7 @@ import itertools
 import math
 import os
 import struct
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -94,11 +95,15 @@ class Grid:
         return 16 * math.prod(self.chunks) + _CRC.size
 
     @property
+    def most_chunk_bytes(self) -> int:
+        """What a chunk takes at most, its checksum included, if it cannot be compressed."""
+        return math.prod(self.chunk) * self.dtype.itemsize + int(blosc.MAX_OVERHEAD) + _CRC.size
+
+    @property
     def most_bytes(self) -> int:
         """What all shards of a volume take on the disk at most, folders included, if nothing can be compressed."""
         chunks = -(-self.planes // self.chunk[0]) * math.prod(self.chunks[1:])
-        piece = math.prod(self.chunk) * self.dtype.itemsize + int(blosc.MAX_OVERHEAD) + _CRC.size
-        return chunks * piece + self.shards * (self.index_bytes + 3 * PAGE)
+        return chunks * self.most_chunk_bytes + self.shards * (self.index_bytes + 3 * PAGE)
 
     def planes_of(self, shard: int) -> range:
         """Give the planes of a shard."""
@@ -109,8 +114,30 @@ class Grid:
 # --- into bytes ---------------------------------------------------------------------------------------------
 
 
-def encode_shard(grid: Grid, block: NDArray[Any]) -> list[bytes]:
-    """Give the bytes of one shard, in pieces.
+class _Scratch(threading.local):
+    """Memory of each thread that encodes, used again and again: new memory is slow."""
+
+    def __init__(self) -> None:
+        self.chunk: NDArray[Any] = np.empty((0, 0, 0))
+        self.shard = bytearray()
+
+    def chunk_of(self, grid: Grid) -> NDArray[Any]:
+        if (self.chunk.shape, self.chunk.dtype) != (grid.chunk, grid.dtype):
+            self.chunk = np.empty(grid.chunk, grid.dtype)
+        return self.chunk
+
+    def shard_of(self, grid: Grid) -> memoryview:
+        most = math.prod(grid.chunks) * grid.most_chunk_bytes
+        if len(self.shard) < most:
+            self.shard = bytearray(most)  # only what is written to takes memory
+        return memoryview(self.shard)
+
+
+_scratch = _Scratch()
+
+
+def encode_shard(grid: Grid, block: NDArray[Any]) -> list[bytes | memoryview]:
+    """Give the bytes of one shard, in pieces, which are good until the thread encodes another.
 
     Parameters
     ----------
@@ -119,28 +146,24 @@ def encode_shard(grid: Grid, block: NDArray[Any]) -> list[bytes]:
     block
         (planes, y, x): all planes of the shard; the last shard of a volume may have fewer.
     """
-    pieces: list[bytes] = []
+    packed, chunk = _scratch.shard_of(grid), _scratch.chunk_of(grid)
     index = np.full((math.prod(grid.chunks), 2), _EMPTY, "<u8")
     offset = 0
     for number, place in enumerate(itertools.product(*map(range, grid.chunks))):
         if place[0] * grid.chunk[0] >= len(block):
             break  # beyond the end of the volume
-        piece = _encode_chunk(grid, block, place)
-        index[number] = offset, len(piece)
-        pieces.append(piece)
-        offset += len(piece)
+        part = block[tuple(slice(at * size, (at + 1) * size) for at, size in zip(place, grid.chunk, strict=True))]
+        if part.shape != grid.chunk:  # at an edge: chunks are whole in every file
+            chunk[...] = 0
+        chunk[tuple(map(slice, part.shape))] = part
+        piece = blosc.compress(chunk, b"lz4", 1, blosc.BITSHUFFLE, 0, grid.dtype.itemsize)
+        end = offset + len(piece)
+        packed[offset:end] = piece
+        _CRC.pack_into(packed, end, google_crc32c.value(piece))
+        index[number] = offset, len(piece) + _CRC.size
+        offset = end + _CRC.size
     table = index.tobytes()
-    return [*pieces, table + _CRC.pack(google_crc32c.value(table))]
-
-
-def _encode_chunk(grid: Grid, block: NDArray[Any], place: tuple[int, ...]) -> bytes:
-    part = block[tuple(slice(at * size, (at + 1) * size) for at, size in zip(place, grid.chunk, strict=True))]
-    if part.shape != grid.chunk:  # at an edge: chunks are whole in every file
-        whole = np.zeros(grid.chunk, grid.dtype)
-        whole[tuple(map(slice, part.shape))] = part
-        part = whole
-    packed = blosc.compress(np.ascontiguousarray(part), b"lz4", 1, blosc.BITSHUFFLE, 0, grid.dtype.itemsize)
-    return cast(bytes, packed + _CRC.pack(google_crc32c.value(packed)))
+    return [packed[:offset], table + _CRC.pack(google_crc32c.value(table))]
 
 
 def codecs(grid: Grid) -> list[dict[str, Any]]:
