@@ -902,6 +902,7 @@ def test_single_files_are_discarded_and_the_others_stay(root: Path) -> None:
     assert verify(root).errors == ()
 
 
+@OF_TIFF
 def test_what_is_discarded_twice_is_told_where_it_is_since_when_and_until_when(root: Path) -> None:
     run = timelapse(root)
     moment = ended(run) + 1.0
