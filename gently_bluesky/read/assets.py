@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib.metadata import entry_points
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
@@ -26,6 +26,8 @@ from gently_bluesky.errors import (
     VolumeMissingError,
 )
 from gently_bluesky.read.foreign import READERS, ForeignPixels, read_foreign
+from gently_bluesky.read.maximum import maximum
+from gently_bluesky.read.origin import Axis
 from gently_bluesky.read.tiff_pixels import TiffPixels
 from gently_bluesky.store.formats import MAPPED, examine, is_whole, map_pixels
 from gently_bluesky.store.layout import uri_path
@@ -56,7 +58,7 @@ class Source:
     """Where a volume is read from: the form it is stored in, the file or store, and its index there."""
 
     format: str
-    path: Path
+    path: PurePath
     index: int
 
     def __str__(self) -> str:
@@ -99,8 +101,11 @@ class AssetReader:
             )
         return self._forms.volumes.get(ref, [])
 
-    def is_stored(self, ref: VolumeRef) -> bool:
-        """Whether a stored form of a volume is whole at its place; one of others is taken for granted."""
+    def stored(self, refs: Sequence[VolumeRef]) -> set[VolumeRef]:
+        """Give those of which a stored form is whole at its place; assets of others are taken for granted."""
+        return set(filter(self._is_stored, refs))
+
+    def _is_stored(self, ref: VolumeRef) -> bool:
         try:
             forms = self._forms_of(ref)
         except JournalError:
@@ -222,9 +227,13 @@ class AssetReader:
                 whose._maps.pop(oldest, None)
         return volume
 
+    def maximum(self, volume: Pixels, axis: Axis) -> NDArray[Any]:
+        """Give the maximum of a volume (z, y, x) along an axis."""
+        return maximum(volume, axis)
+
     def inline(self, row: Row, key: str) -> NDArray[Any]:
         """Give an array that stayed in its event, of the dtype that the event's descriptor says."""
-        return np.array(row.data[key], self._table.data_keys(row.descriptor)[key].get("dtype_numpy"))
+        return self._table.inline(row, key)
 
     def frames_there(self, ref: VolumeRef) -> NDArray[np.bool_] | None:
         """Give which frames of a volume that was given up came, one a plane; None for any other."""
@@ -376,11 +385,6 @@ def _forms_in(folder: Path) -> _Forms:
 
 def _is_at_place(folder: Path, forms: Sequence[ManifestEntry]) -> bool:
     return any(is_whole(folder / entry.path, entry) for entry in forms)
-
-
-def is_stored_in(folder: Path) -> Callable[[VolumeRef], bool]:
-    """Give what tells whether a stored form of a volume is whole at its place in a run folder."""
-    return AssetReader(folder, RunTable(), {}).is_stored
 
 
 def _preference(entry: ManifestEntry, *, across: bool = False) -> tuple[bool, bool, bool]:

@@ -16,14 +16,15 @@ import numpy as np
 
 from gently_bluesky.errors import AmbiguousRunError, RunNotFoundError
 from gently_bluesky.read.answers import Answer, why_none
-from gently_bluesky.read.assets import HandlerRegistry, is_stored_in
+from gently_bluesky.read.assets import AssetReader, HandlerRegistry
+from gently_bluesky.read.folder import FolderOrigin
 from gently_bluesky.read.lineage import Lineage, Relative, trace
 from gently_bluesky.read.run import Run
 from gently_bluesky.read.volumes import Volume, Volumes, fits, no_volumes
 from gently_bluesky.read.words import counted, listed
 from gently_bluesky.store.index import IndexEntry, RootIndex, VolumeRow
 from gently_bluesky.store.layout import open_root
-from gently_bluesky.store.streams import VolumeRef
+from gently_bluesky.store.streams import RunTable, VolumeRef
 from gently_bluesky.store.strict_json import plain
 from gently_bluesky.store.tags import read_tags
 
@@ -80,15 +81,9 @@ class Catalog:
         return map(self._run, reversed(self._index.entries()))
 
     def _run(self, entry: IndexEntry) -> Run:
-        return Run(
-            self.root,
-            self.root / entry.folder,
-            recorded_uri=self._uri,
-            handlers=self._handlers,
-            start=entry.start,
-            stop=entry.stop,
-            catalog=self,
-        )
+        folder = self.root / entry.folder
+        origin = FolderOrigin(self.root, folder, recorded_uri=self._uri, handlers=self._handlers, catalog=self)
+        return Run(origin, start=entry.start, stop=entry.stop)
 
     def __getitem__(self, key: int | str) -> Run:
         """Give one run.
@@ -308,13 +303,13 @@ class Catalog:
                 yield from ((entry.start["uid"], row) for row in self._index.whole(entry).volumes if row.data_key)
 
     def _still_stored(self, volumes: Sequence[Volume]) -> list[Volume]:
-        folders = {entry.start["uid"]: entry.folder for entry in self._index.entries()}
-        stored = {uid: is_stored_in(self.root / folders[uid]) for uid in {each.run_uid for each in volumes}}
-        return [
-            each
-            for each in volumes
-            if each.row.resource is None or stored[each.run_uid](VolumeRef(each.row.resource, each.row.index or 0))
-        ]
+        folders = {entry.start["uid"]: self.root / entry.folder for entry in self._index.entries()}
+        refs: dict[str, list[VolumeRef]] = {each.run_uid: [] for each in volumes}
+        for each in volumes:
+            if each.row.ref is not None:
+                refs[each.run_uid].append(each.row.ref)
+        stored = {uid: AssetReader(folders[uid], RunTable(), {}).stored(its) for uid, its in refs.items()}
+        return [each for each in volumes if each.row.ref is None or each.row.ref in stored[each.run_uid]]
 
     def sessions(self) -> list[Session]:
         """Give the sessions, the newest first."""
