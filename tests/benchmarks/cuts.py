@@ -6,7 +6,7 @@ take from the files; of a mapped TIFF, the pages.
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -34,31 +34,39 @@ class Layout:
     """One volume as it is stored."""
 
     name: str
-    images: ImageSeries
+    root: Path
     files: tuple[Path, ...]
+
+    def images(self) -> ImageSeries:
+        """Open it anew: a page that is mapped is not dropped."""
+        images: ImageSeries = Catalog(self.root)[-1]["primary"].images(KEY)
+        return images
 
     def cut(self, axis: str, turn: Iterator[int]) -> Callable[[], Mapping[str, float]]:
         """Give a measurement that cuts at another place each time, from the disk."""
         along = AXES.index(axis)
-        size = self.images.shape[1 + along]
+        shape = self.images().shape
 
         def once() -> Mapping[str, float]:
+            images = self.images()
             for path in self.files:
                 forget_pages(path)
-            place = next(turn) * 37 % size
+            place = next(turn) * 37 % shape[1 + along]
             index = tuple(place if axis == each else slice(None) for each in AXES)
             with _counted() as read:
                 begun = time.perf_counter()
-                np.asarray(self.images[(0, *index)])
+                np.asarray(images[(0, *index)])
                 took = time.perf_counter() - begun
-            return {TIME: took, BYTES: read[0] or self._pages(axis)}
+            return {TIME: took, BYTES: read[0] or pages_of(shape[1:], axis)}
 
         return once
 
-    def _pages(self, axis: str) -> float:
-        _, depth, height, width = self.images.shape
-        row = -(-width * PIXELS.itemsize // PAGE) * PAGE
-        return float({"z": height, "y": depth, "x": depth * height}[axis] * row)
+
+def pages_of(shape: Sequence[int], axis: str) -> float:
+    """Give the bytes of the pages that a plane of a mapped volume touches."""
+    depth, height, width = shape
+    row = -(-width * PIXELS.itemsize // PAGE) * PAGE
+    return float({"z": height, "y": depth, "x": depth * height}[axis] * row)
 
 
 @contextlib.contextmanager
@@ -85,7 +93,7 @@ def stored(root: Path, frames: Frames, planes: int, chunk: tuple[int, int, int] 
     run = Catalog(root)[-1]
     files = (path for path in run.folder.rglob("*") if path.suffix == ".tif" or path.name == "0")
     there = tuple(path for path in files if path.is_file())
-    return Layout(f"OME-Zarr in {chunk}" if chunk else "OME-TIFF", run["primary"][KEY], there)
+    return Layout(f"OME-Zarr in {chunk}" if chunk else "OME-TIFF", root, there)
 
 
 def measure(folder: Path, *, tiny: bool) -> Iterator[Row]:
