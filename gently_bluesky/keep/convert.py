@@ -263,7 +263,9 @@ class _Conversion:
         said = examine(self._folder / entry.path, entry.index).times
         if said is not None:
             return said
-        return [0.0] * planes if event is None else frame_times_of(key, planes, event)
+        if event is None:
+            return [0.0] * planes
+        return [time or 0.0 for time in frame_times_of(key, planes, event)]
 
     def _hold(self, entry: ManifestEntry, new: ManifestEntry, read: str, path: Path) -> None:
         if read != entry.xxh3_128:

@@ -5,6 +5,7 @@ of all runs together, the last few maps are kept for the next plane. Whatever ca
 is missing.
 """
 
+import contextlib
 import os
 import weakref
 from collections import defaultdict, deque
@@ -29,6 +30,7 @@ from gently_bluesky.read.foreign import READERS, ForeignPixels, read_foreign
 from gently_bluesky.read.maximum import maximum
 from gently_bluesky.read.origin import Axis
 from gently_bluesky.read.tiff_pixels import TiffPixels
+from gently_bluesky.store.facts import Found
 from gently_bluesky.store.formats import MAPPED, examine, is_whole, map_pixels
 from gently_bluesky.store.layout import uri_path
 from gently_bluesky.store.manifest import ManifestEntry, foreign_asset, read_entries
@@ -234,6 +236,15 @@ class AssetReader:
     def inline(self, row: Row, key: str) -> NDArray[Any]:
         """Give an array that stayed in its event, of the dtype that the event's descriptor says."""
         return self._table.inline(row, key)
+
+    def found(self, ref: VolumeRef) -> Found | None:
+        """Give what the file of a volume says of it; None for one of others, or a file that says nothing."""
+        entry = self.entry(ref)
+        if entry is None:
+            return None
+        with contextlib.suppress(ValueError, OSError):
+            return examine(self._folder / entry.path, entry.index)
+        return None
 
     def frames_there(self, ref: VolumeRef) -> NDArray[np.bool_] | None:
         """Give which frames of a volume that was given up came, one a plane; None for any other."""
