@@ -22,6 +22,7 @@ from typing import Any, cast
 
 import google_crc32c
 import numpy as np
+import xxhash
 from numcodecs import blosc
 from numpy.typing import NDArray
 
@@ -37,6 +38,7 @@ SHARD_BYTES = 64 << 20
 
 _EMPTY = 2**64 - 1  # offset and size of a chunk that was not written
 _CRC = struct.Struct("<I")
+_BLOSC_BYTES = slice(4, 8)  # of the header of what Blosc packed: how many bytes it was
 _IN_TURN = 4  # chunks that are not worth a thread
 
 
@@ -309,8 +311,12 @@ def _overlap(wanted: range, number: int, size: int) -> tuple[slice, slice]:
 def _decode_chunk(
     grid: Grid, path: Path, descriptor: int, index: NDArray[np.uint64], place: tuple[int, int, int]
 ) -> NDArray[Any]:
-    packed = _packed_chunk(path, descriptor, index[np.ravel_multi_index(place, grid.chunks)], place)
+    piece = _packed_chunk(path, descriptor, index[np.ravel_multi_index(place, grid.chunks)], place)
+    packed = memoryview(piece)[: -_CRC.size]
     chunk = np.empty(grid.chunk, grid.dtype)
+    holds = int.from_bytes(packed[_BLOSC_BYTES], "little")
+    if holds != chunk.nbytes:
+        raise DamagedVolumeError(f"{path} is another shard: chunk {place} holds {holds} bytes of {chunk.nbytes}.")
     try:
         blosc.decompress(packed, chunk)
     except (RuntimeError, ValueError) as error:
@@ -319,22 +325,45 @@ def _decode_chunk(
 
 
 def _packed_chunk(path: Path, descriptor: int, where: NDArray[np.uint64], place: tuple[int, ...]) -> bytes:
+    """Read a chunk and the checksum behind it, which is right."""
     offset, size = (int(value) for value in where)
     if offset == _EMPTY:
         raise DamagedVolumeError(f"{path} lacks chunk {place}: it was never written.")
     piece = read_at(descriptor, size, offset)
-    packed = piece[: -_CRC.size]
-    if len(piece) != size or _CRC.pack(google_crc32c.value(packed)) != piece[-_CRC.size :]:
+    if len(piece) != size or _CRC.pack(google_crc32c.value(piece[: -_CRC.size])) != piece[-_CRC.size :]:
         raise DamagedVolumeError(f"{path} is damaged: chunk {place} is not what was written.")
-    return packed
+    return piece
 
 
-def hold_shard(grid: Grid, path: Path) -> None:
-    """Hold the chunks that a shard has against their checksums, without decoding them; raises as `read_part`."""
+def mark_of(pieces: Sequence[bytes | memoryview]) -> str:
+    """Give what tells an encoded shard from any other: the xxh3-64 of the checksums of its chunks."""
+    packed, table = pieces
+    ends = (offset + size for offset, size in np.frombuffer(table[: -_CRC.size], "<u8").reshape(-1, 2).tolist())
+    return xxhash.xxh3_64_hexdigest(b"".join(packed[end - _CRC.size : end] for end in ends if end < _EMPTY))
+
+
+def hold_shard(grid: Grid, path: Path, mark: str | None) -> None:
+    """Hold the chunks that a shard has against their checksums, without decoding them.
+
+    Parameters
+    ----------
+    grid, path
+        The shard.
+    mark
+        As `mark_of` gave it when the shard was written; None: not known.
+
+    Raises
+    ------
+    VolumeMissingError, DamagedVolumeError
+        As `read_part` raises them; or it is another shard.
+    """
+    sums = xxhash.xxh3_64()
     with _opened(grid, path) as (descriptor, index):
         for where, place in zip(index, itertools.product(*map(range, grid.chunks)), strict=True):
             if where[0] != _EMPTY:
-                _packed_chunk(path, descriptor, where, place)
+                sums.update(_packed_chunk(path, descriptor, where, place)[-_CRC.size :])
+    if mark not in {None, sums.hexdigest()}:
+        raise DamagedVolumeError(f"{path} is another shard than was written there.")
     forget_shard(path)
 
 
