@@ -32,6 +32,7 @@ from gently_bluesky.keep.verify import verify
 from gently_bluesky.plans import acquire_volume
 from gently_bluesky.provenance import commit_of
 from gently_bluesky.read.run import Run
+from gently_bluesky.store import pyramid
 from gently_bluesky.write.recovery import recover
 from tests.data_rig import (
     DEADLINE_S,
@@ -283,6 +284,30 @@ def test_parents_are_named_in_every_way_that_a_catalog_gives(many: str, run: Run
     }
     made = derive(maximum_projection, ways[many], into=catalog)
     assert made["primary"]["parent_seq_num"].tolist() == [1, 2, 3]
+
+
+def test_of_a_series_the_events_that_were_chosen_are_parents(run: Run, root: Path) -> None:
+    images = run["primary"][KEY]
+    made = derive(maximum_projection, images.only([1]), into=root)
+    assert made["primary"]["parent_seq_num"].tolist() == [2]
+    assert made.start["parents"][0]["seq_nums"] == [{"start": 2, "stop": 3}]
+    twice = derive(maximum_projection, [images.only([2, 1, 2]).only([0]), images.only([-3])], into=root)
+    assert twice["primary"]["parent_seq_num"].tolist() == [1, 3]
+    every = derive(maximum_projection, [images.only([1]), images], into=root)
+    assert every["primary"]["parent_seq_num"].tolist() == [1, 2, 3]
+    with pytest.raises(DerivationError, match="the selection holds no volume"):
+        derive(maximum_projection, images.only([]), into=root)
+
+
+def test_a_level_of_a_pyramid_is_no_parent(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pyramid, "SMALLEST", 16)
+    shape = (4, 40, 40)
+    run = record(root, lambda writer: taken(Camera("cam", writer, shape=shape), {}), image_format="ome-zarr")
+    whole, smaller, *_ = run["primary"][KEY].levels
+    with pytest.raises(DerivationError, match=r"level 1> is a smaller version .* images\.levels\[0\]"):
+        derive(maximum_projection, [smaller], into=root)
+    assert len(Catalog(root)) == 1
+    assert derive(maximum_projection, whole, into=root)["primary"][KEY].shape == (1, 40, 40)
 
 
 def test_what_differs_in_geometry_goes_to_a_stream_of_its_own(root: Path) -> None:

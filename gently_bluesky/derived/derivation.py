@@ -57,8 +57,9 @@ def derive(
         ``parent``, it is told of the volume as a `ParentVolume`. A generator function is called once, with the
         list of all volumes as `ParentVolume`, and yields `Derived` events.
     parents
-        A run or its uid (all its volumes), volumes of ``catalog.volumes(...)``, an ImageSeries, a tuple
-        (run, stream, data_key) or (run, stream, data_key, seq_nums), or several of these.
+        A run or its uid (all its volumes), volumes of ``catalog.volumes(...)``, an ImageSeries (of ``only(...)``
+        the events that it chose, once each), a tuple (run, stream, data_key) or (run, stream, data_key, seq_nums),
+        or several of these.
     into
         Where the run goes: the root of the parents, as a catalog or a path; or a FileWriter with that root which
         no acquisition uses meanwhile. Others may write into the root at any time.

@@ -203,7 +203,12 @@ def _selections(parents: Any) -> Iterator[Selection]:
     if isinstance(parents, Volume):
         yield Selection(parents.run_uid, parents.row.stream, parents.row.data_key, (parents.row.seq_num,))
     elif isinstance(parents, ImageSeries):
-        yield Selection(parents.run_uid, parents.stream, parents.data_key)
+        if parents.level:
+            raise DerivationError(
+                f"{parents!r} is a smaller version of its volumes, and parents are volumes as they were taken. "
+                "Derive from images.levels[0], and let the function make them smaller."
+            )
+        yield Selection(parents.run_uid, parents.stream, parents.data_key, parents.chosen)
     elif isinstance(parents, Run | str):
         yield Selection(parents, "", "")
     elif isinstance(parents, tuple) and len(parents) in {3, 4} and all(type(name) is str for name in parents[1:3]):

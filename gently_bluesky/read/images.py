@@ -71,6 +71,7 @@ class ImageSeries:
         self._reader = reader
         self._include_bad = include_bad
         self._geometry: tuple[tuple[int, ...], np.dtype[Any]] | None = None
+        self._chosen: tuple[int, ...] | None = None
         self._level = 0
         self._factors: tuple[int, ...] = ()
 
@@ -92,7 +93,13 @@ class ImageSeries:
         """The same series, of these events alone, in this order; IndexError if there is no such event."""
         series = copy.copy(self)
         series._rows, series._geometry = [self._rows[self._position(event)] for event in events], None
+        series._chosen = tuple(row.seq_num for row in series._rows)
         return series
+
+    @property
+    def chosen(self) -> tuple[int, ...] | None:
+        """seq_nums of the events that `only` chose; None for all events of the stream."""
+        return self._chosen
 
     @property
     def levels(self) -> "tuple[ImageSeries, ...]":
@@ -104,6 +111,11 @@ class ImageSeries:
         pyramids = {() if ref is None else self._reader.pyramid(ref) for ref in refs}
         pyramid = (len(pyramids) == 1 and pyramids.pop()) or ((1, 1, 1),)
         return tuple(self._at_level(level, factors) for level, factors in enumerate(pyramid))
+
+    @property
+    def level(self) -> int:
+        """Which of the `levels` it is; 0: the volumes as they were taken."""
+        return self._level
 
     def _at_level(self, level: int, factors: tuple[int, ...]) -> "ImageSeries":
         series = copy.copy(self)
