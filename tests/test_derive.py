@@ -616,6 +616,27 @@ def gives_wrong_spacing(pixels: NDArray[Any]) -> Any:
     return Pixels(pixels[0], ("y", "x"), (1, 1, 1))
 
 
+def gives_masked_pixels(pixels: NDArray[Any]) -> Any:
+    return np.ma.masked_greater(pixels, 3)
+
+
+def gives_lazy_masked_pixels(pixels: NDArray[Any]) -> Any:
+    da = pytest.importorskip("dask.array")
+    return da.ma.masked_greater(da.from_array(pixels), 3)
+
+
+def gives_what_is_masked(pixels: NDArray[Any]) -> Any:
+    return {"brightest": np.ma.masked_array(pixels, mask=True).max()}
+
+
+def gives_a_list_of_masked(pixels: NDArray[Any]) -> Any:
+    return {"profile": [np.ma.masked_greater(plane, 3).sum(axis=0) for plane in pixels]}
+
+
+def gives_unmasked(pixels: NDArray[Any]) -> Any:
+    return np.ma.masked_greater(pixels, pixels.max())
+
+
 def yields_an_array(volumes: Sequence[ParentVolume]) -> Iterator[Any]:
     yield volumes[0].array()
 
@@ -630,6 +651,10 @@ def yields_orphans(volumes: Sequence[ParentVolume]) -> Iterator[Derived]:
         (gives_a_list, r"'cam_image' is \(1,\) object, out of a list"),
         (gives_nothing, "arrays of numbers that are not empty"),
         (gives_a_parent, "'parent_run' says from which volume"),
+        (gives_masked_pixels, r"'cam_image' has masked values.*array\.filled\(value\)"),
+        (gives_lazy_masked_pixels, r"'cam_image' has masked values"),
+        (gives_what_is_masked, r"'brightest' has masked values"),
+        (gives_a_list_of_masked, r"'profile' has masked values"),
         (gives_wrong_dims, r"its dims are \('z', 'y', 'x'\)"),
         (gives_an_axis_twice, r"its dims are \('y', 'y'\)"),
         (gives_wrong_spacing, r"its voxel_size_um \(1, 1, 1\)"),
@@ -642,6 +667,11 @@ def test_a_result_that_cannot_be_stored_fails_the_run(function: Any, says: str, 
         derive(function, run, into=root)
     assert newest(root).exit_status == "fail"
     hold_together(list(newest(root).documents()))
+
+
+def test_a_mask_that_hides_nothing_is_no_reason_to_refuse(run: Run, root: Path) -> None:
+    made = derive(gives_unmasked, run, into=root)
+    np.testing.assert_array_equal(made["primary"][KEY].volume(1), volume(1))
 
 
 def waits_at_the_third(pixels: NDArray[Any], *, parent: ParentVolume) -> NDArray[Any]:

@@ -68,12 +68,17 @@ def in_memory(value: Any, data_key: str) -> Pixels | str | bool | int | float:
     Raises
     ------
     DerivationError
-        It is nothing that a document or a file can hold.
+        It is nothing that a document or a file can hold: a mask has a place in neither.
     """
     pixels = value if isinstance(value, Pixels) else Pixels(value)
-    plain = pixels.array.item() if isinstance(pixels.array, np.generic) else pixels.array
+    computed = pixels.array.compute() if hasattr(pixels.array, "compute") else pixels.array
+    plain = computed.item() if isinstance(computed, np.generic) else computed
     if isinstance(plain, bool | int | float | str):
         return plain
+    if _is_masked(plain):  # np.asarray would make data of what is hidden
+        raise DerivationError(
+            f"{data_key!r} has masked values, which nothing stores. Fill it: array.filled(value)."
+        )
     array: NDArray[Any] = np.asarray(plain)
     if array.dtype.kind not in "biufc" or array.size == 0:
         raise DerivationError(
@@ -90,3 +95,7 @@ def in_memory(value: Any, data_key: str) -> Pixels | str | bool | int | float:
             f"{data_key!r} is {array.shape}, and its voxel_size_um {tuple(pixels.voxel_size_um)}."
         )
     return Pixels(array, pixels.dims, pixels.voxel_size_um)
+
+
+def _is_masked(value: Any) -> bool:
+    return any(map(_is_masked, value)) if isinstance(value, list | tuple) else bool(np.ma.is_masked(value))
