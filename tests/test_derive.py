@@ -198,7 +198,7 @@ def test_views_of_one_event_stay_in_one_event(root: Path) -> None:
         derive(maximum_projection, run, into=root, data_key="max")
     alone = derive(maximum_projection, (run, "primary", "b_image"), into=root, data_key="max")
     assert alone["primary"].image_keys == ["max"]
-    with pytest.raises(DerivationError, match=r"Two volumes of .* give 'brightest'"):
+    with pytest.raises(DerivationError, match=r"Several results of .* are named 'brightest'"):
         derive(measured, run, into=root)
     assert newest(root).exit_status == "fail"
 
@@ -444,6 +444,44 @@ def test_bad_volumes_are_refused_by_name_skipped_or_taken(with_a_bad_one: Run, r
         derive(doubled, with_a_bad_one, into=root, bad="keep")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("bad", ["dark", "both"])
+def test_what_comes_of_a_bad_reference_is_not_good(bad: str, run: Run, with_a_bad_one: Run, root: Path) -> None:
+    def minus(pixels: NDArray[Any], *, dark: list[ParentVolume]) -> Any:
+        return {KEY: pixels - dark[0].array(), "good": True}
+
+    parents = run if bad == "dark" else with_a_bad_one
+    references = {"dark": (with_a_bad_one, "primary", KEY, [1, 2])}
+    made = derive(minus, parents, into=root, references=references, bad="take")
+    assert made["primary"]["good"].tolist() == [False] * 3
+    made = derive(minus, parents, into=root, references=references, bad="skip")
+    assert made["primary"]["good"].tolist() == [True] * len(made["primary"])
+
+
+def judged(pixels: NDArray[Any], *, parent: ParentVolume, worst: int) -> dict[str, Any]:
+    """Not good for the worst of them."""
+    return {f"{parent.data_key}_mean": pixels.mean(), "good": np.bool_(worst != parent.seq_num)}
+
+
+def bad_in_one_view(pixels: NDArray[Any], *, parent: ParentVolume) -> dict[str, Any]:
+    """The first."""
+    return {"good": parent.data_key != "a_image"}
+
+
+def test_a_function_makes_an_event_not_good_and_never_good(with_a_bad_one: Run, root: Path) -> None:
+    made = derive(judged, with_a_bad_one, into=root, bad="take", parameters={"worst": 3})
+    assert made["primary"]["good"].tolist() == [True, False, False]
+    assert list(made) == ["primary"]
+
+    def views(writer: FileWriter) -> Iterator[Msg]:
+        yield from bps.open_run()
+        yield from bps.trigger_and_read([Camera("a", writer), Camera("b", writer)])
+        yield from bps.close_run()
+
+    either = derive(bad_in_one_view, record(root, views), into=root)["primary"]
+    assert either["good"].tolist() == [False]
+    assert either.data_keys["good"]["parent_data_key"] == ["a_image", "b_image"]
+
+
 # --- what is refused before anything is written -----------------------------------------------------------------
 
 
@@ -604,6 +642,22 @@ def gives_a_parent(pixels: NDArray[Any]) -> Any:
     return {"parent_run": 5}
 
 
+def gives_an_embryo(pixels: NDArray[Any]) -> Any:
+    return {"mean": 1.0, "embryo": "e9"}
+
+
+def gives_a_timepoint(pixels: NDArray[Any]) -> Any:
+    return {"timepoint": 99}
+
+
+def gives_a_doubtful_good(pixels: NDArray[Any]) -> Any:
+    return {"good": "yes"}
+
+
+def yields_one_name_twice(volumes: Sequence[ParentVolume]) -> Iterator[Derived]:
+    yield Derived({1: 10.0, "1": 20.0}, of=volumes)
+
+
 def gives_wrong_dims(pixels: NDArray[Any]) -> Any:
     return Pixels(pixels[0], ("z", "y", "x"))
 
@@ -651,6 +705,10 @@ def yields_orphans(volumes: Sequence[ParentVolume]) -> Iterator[Derived]:
         (gives_a_list, r"'cam_image' is \(1,\) object, out of a list"),
         (gives_nothing, "arrays of numbers that are not empty"),
         (gives_a_parent, "'parent_run' says from which volume"),
+        (gives_an_embryo, "'embryo' says from which volume a derived event is, or what that shows"),
+        (gives_a_timepoint, "'timepoint' says from which"),
+        (gives_a_doubtful_good, "True, or it is not, False; 'yes' says neither"),
+        (yields_one_name_twice, r"Several results of run \w+, primary, seq_num 1 are named '1'"),
         (gives_masked_pixels, r"'cam_image' has masked values.*array\.filled\(value\)"),
         (gives_lazy_masked_pixels, r"'cam_image' has masked values"),
         (gives_what_is_masked, r"'brightest' has masked values"),

@@ -55,7 +55,9 @@ def derive(
         Called with the pixels of one volume, (z, y, x), read-only, and with the parameters; it gives an array,
         `Pixels` (an array with dims and voxel size), a number, or several of them by data key. If it has a keyword
         ``parent``, it is told of the volume as a `ParentVolume`. A generator function is called once, with the
-        list of all volumes as `ParentVolume`, and yields `Derived` events.
+        list of all volumes as `ParentVolume`, and yields `Derived` events. What an event shows is its parents'
+        word: a function gives no embryo, timepoint, position or channel. It may give ``good``: False makes an
+        event not good, True leaves it as its parents are.
     parents
         A run or its uid (all its volumes), volumes of ``catalog.volumes(...)``, an ImageSeries (of ``only(...)``
         the events that it chose, once each), a tuple (run, stream, data_key) or (run, stream, data_key, seq_nums),
@@ -71,7 +73,8 @@ def derive(
     data_key
         The name of a result that has none; the name of its parent's data key, if not given.
     bad
-        What becomes of volumes that are not good: "refuse" them all, "skip" them, or "take" them; `good` travels.
+        What becomes of volumes that are not good, of references too: "refuse" them all, "skip" them, or "take"
+        them; then an event that one of them has part in is not good.
     lazy
         Give the function dask arrays, in chunks of whole planes; a generator asks `ParentVolume.dask` for them.
     start
@@ -106,7 +109,8 @@ def derive(
     said = _start(call, catalog, volumes, others, start or {})
     events = _events(call, volumes, others, data_key=data_key, lazy=lazy)
     with _writer(into, catalog) as writer:
-        uid = _record(DerivedRun(said, call.name), events, writer)
+        good = all(volume.good for chosen in others.values() for volume in chosen)
+        uid = _record(DerivedRun(said, call.name, good=good), events, writer)
     return catalog[uid]
 
 
@@ -177,18 +181,7 @@ def _events(
                 error.add_note(f"{call.name} was given {volume!r}.")
                 raise
             results += results_of(given, data_key or volume.data_key, [volume])
-        _refuse_twice(results, of_event[0])
         yield results, True
-
-
-def _refuse_twice(results: list[Result], volume: ParentVolume) -> None:
-    names = [result.data_key for result in results]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise DerivationError(
-            f"Two volumes of {volume.event} give {twice[0]!r}. Derive from one data key, or let the function name "
-            "its results after the data key of its keyword `parent`."
-        )
 
 
 def _record(run: DerivedRun, events: Iterator[tuple[list[Result], bool]], writer: FileWriter) -> str:

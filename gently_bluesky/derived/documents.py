@@ -2,7 +2,8 @@
 
 A derived event carries what its parents' events say of identity and, under the same names, the settings that their
 data keys refer to, so that descriptors and files of derived volumes are as right as those of acquired ones. What
-differs in data keys, shape or voxel size goes to a stream of its own: one stream has one geometry.
+differs in data keys, shape or voxel size goes to a stream of its own: one stream has one geometry. A function says
+nothing of identity but that an event is not `good`, after its parents and references have had their say.
 """
 
 import time
@@ -15,11 +16,12 @@ from gently_bluesky.derived.parents import ParentVolume, agreed
 from gently_bluesky.derived.result import Pixels, Result, in_memory
 from gently_bluesky.errors import DerivationError
 from gently_bluesky.store.index import IDENTITY_KEYS
-from gently_bluesky.store.streams import STORED_IN, Doc
+from gently_bluesky.store.streams import STORED_IN, Doc, is_good
 from gently_bluesky.store.strict_json import encode, plain
 
 _REFERRING = ("voxel_size_um", "exposure_ms", "channel", "stage_position_um", "z_centre_um")
 _OF_THE_VOLUME = ("view", "exposure_ms", "channel", "stage_position_um")  # true of whatever is derived from it
+_GOOD = "good"
 _PARENT_KEYS = ("parent_run", "parent_stream", "parent_seq_num", "parent_time")
 
 
@@ -32,11 +34,14 @@ class DerivedRun:
         What its start document says, but for uid and time.
     function
         The name of what is called: the source of its data.
+    good
+        Whether everything is that each of its events is made with, beside its parents.
     """
 
-    def __init__(self, start: Mapping[str, Any], function: str) -> None:
+    def __init__(self, start: Mapping[str, Any], function: str, *, good: bool = True) -> None:
         self._run: ComposeRunBundle = compose_run(metadata=dict(start))
         self._source = f"derived:{function}"
+        self._good = good
         self._streams: dict[bytes, ComposeDescriptorBundle] = {}
         self._names: set[str] = set()
 
@@ -62,23 +67,22 @@ class DerivedRun:
         Raises
         ------
         DerivationError
-            A result is nothing that can be stored, or has a name that says something else.
+            A result is nothing that can be stored, or has a name that says something else or that another has.
         """
         results = list(results)
         parents = list(dict.fromkeys(parent for result in results for parent in result.of))
         if not parents:
             raise DerivationError("A derived event must hold something, and say from which volumes it is.")
-        data, data_keys = _told(parents, single=one_event)
+        _refuse_names([result.data_key for result in results], parents)
+        data, data_keys = _told(parents, single=one_event, good=self._good)
         for result in results:
-            key = result.data_key
-            if key in _PARENT_KEYS:
-                raise DerivationError(
-                    f"{key!r} says from which volume a derived event is. Give results another name."
-                )
-            value = in_memory(result.value, key)
-            data[key] = value.array if isinstance(value, Pixels) else value
+            key, value = result.data_key, in_memory(result.value, result.data_key)
             # where several views were given, a result that is named after one of them is described like it
-            data_keys[key] = self._described(value, [of for of in result.of if of.data_key == key] or result.of)
+            of = [of for of in result.of if of.data_key == key] or result.of
+            if key == _GOOD:  # of the event as a whole
+                value, of = _good_too(value, data), parents
+            data[key] = value.array if isinstance(value, Pixels) else value
+            data_keys[key] = self._described(value, of)
         bundle, is_new = self._stream(parents[0].stream, data_keys)
         if is_new:
             yield "descriptor", dict(bundle.descriptor_doc)
@@ -123,6 +127,29 @@ class DerivedRun:
         return self._streams[kind], True
 
 
+def _refuse_names(names: Sequence[str], parents: Sequence[ParentVolume]) -> None:
+    """Refuse names that an event has for its parents and what they show, and those of several results."""
+    for name in names:
+        if name in _PARENT_KEYS or (name in IDENTITY_KEYS and name != _GOOD):
+            raise DerivationError(
+                f"{name!r} says from which volume a derived event is, or what that shows. Give results another "
+                "name."
+            )
+        if name != _GOOD and names.count(name) > 1:
+            raise DerivationError(
+                f"Several results of {parents[0].event} are named {name!r}; data keys are text, 1 is '1'. Derive "
+                "from one data key, or let the function name its results after the data key of its keyword "
+                "`parent`."
+            )
+
+
+def _good_too(value: Any, data: Mapping[str, Any]) -> bool:
+    """Whether an event is good that a function says is: what comes of a bad volume is none the better."""
+    if not isinstance(value, bool):
+        raise DerivationError(f"An event is good, True, or it is not, False; {value!r:.80} says neither.")
+    return value and is_good(data)
+
+
 def _spacing(sizes: Mapping[str, int], parents: Sequence[ParentVolume]) -> list[Any] | None:
     """Give the spacing along axes that the parents have in the same size, as data keys say it; None if unknown."""
     said = agreed(list(parent.described.get("voxel_size_um") or ()) for parent in parents)
@@ -132,14 +159,14 @@ def _spacing(sizes: Mapping[str, int], parents: Sequence[ParentVolume]) -> list[
     return [dict(zip(dict(axes), said, strict=True))[dim] for dim in sizes]
 
 
-def _told(parents: Sequence[ParentVolume], *, single: bool) -> tuple[Doc, dict[str, Doc]]:
+def _told(parents: Sequence[ParentVolume], *, single: bool, good: bool) -> tuple[Doc, dict[str, Doc]]:
     """Give what an event says of its parents, and its description: identity, settings, and which they are."""
     data: Doc = {}
     data_keys: dict[str, Doc] = {}
     for key in dict.fromkeys(key for parent in parents for key in (*IDENTITY_KEYS, *_referred(parent))):
         entry = next((parent.data_keys[key] for parent in parents if key in parent.data_keys), None)
         value = agreed(parent.said(key) for parent in parents)
-        if key == "good" and not all(parent.good for parent in parents):
+        if key == _GOOD and not (good and all(parent.good for parent in parents)):
             value = False
         if entry is not None or (key in IDENTITY_KEYS and isinstance(value, str | int)):
             data[key] = value
