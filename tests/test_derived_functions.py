@@ -96,11 +96,23 @@ def test_shearing_is_linear_interpolation(dtype: DTypeLike, shift_px: float, axi
         assert result.sum() == pytest.approx(pixels.sum(), rel=1e-5)
 
 
-def test_the_brightest_pixels_do_not_wrap_around(root: Path) -> None:
-    pixels = np.full((4, 3, 5), np.iinfo("u2").max, "u2")
-    result = np.asarray(sheared(pixels, 0.37, 2))
-    assert result.max() == np.iinfo("u2").max
-    assert result[3, 1, 3] == np.iinfo("u2").max
+@pytest.mark.parametrize("end", ["min", "max"])
+@pytest.mark.parametrize("dtype", ["u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8"])
+def test_the_brightest_and_darkest_pixels_do_not_wrap_around(dtype: str, end: str) -> None:
+    extreme = getattr(np.iinfo(dtype), end)
+    pixels = np.full((4, 3, 5), extreme, dtype)
+    for shift_px in (0.0, 0.37, -0.5, 1.0):
+        result = np.asarray(sheared(pixels, shift_px, 2))
+        at = 4 if shift_px > 0 else 2
+        assert int(result[3, 1, at]) == pytest.approx(extreme, rel=2**-53)
+        assert int(getattr(result, end)()) == pytest.approx(extreme, rel=2**-53)
+
+
+def test_what_is_shifted_by_whole_pixels_stays_as_it_is() -> None:
+    pixels = np.full((3, 2, 4), 2**63 + 1, "u8")
+    result = np.asarray(sheared(pixels, 1.0, 2))
+    for z in range(3):
+        np.testing.assert_array_equal(result[z, :, z : z + 4], pixels[z])
 
 
 def test_shearing_in_pieces_is_shearing_at_once() -> None:

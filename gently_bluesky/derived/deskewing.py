@@ -55,7 +55,8 @@ def deskew(
     Pixels
         (z, y, x), z along the normal of the planes, as many as there were, larger along `along`; lazy. Where no
         plane saw anything it is 0. Integers are rounded, and as they are weighed between neighbours none leaves
-        the range of the dtype.
+        the range of the dtype; planes that are shifted by whole pixels stay as they are. Integers of 64 bits are
+        weighed as float64, to 53 bits.
 
     Raises
     ------
@@ -135,14 +136,25 @@ def _sheared_planes(
     first = block_info[0]["array-location"][0][0]
     shape = list(planes.shape)
     shape[axis] = length
-    out = np.empty(shape, planes.dtype)
+    out = np.zeros(shape, planes.dtype)
     weighed_in = np.result_type(planes.dtype, np.float32)  # float64 for integers of more than 16 bits
-    for z, plane in enumerate(np.moveaxis(planes, axis, -1)):
-        whole, part = divmod(shifts[first + z], 1)
+    along = zip(np.moveaxis(planes, axis, -1), np.moveaxis(out, axis, -1), strict=True)
+    for shift, (plane, target) in zip(shifts[first:], along, strict=False):
+        whole, part = divmod(shift, 1)
         at, width = int(whole), plane.shape[-1]
-        mixed = np.zeros((plane.shape[0], length), weighed_in)
+        if not part:
+            target[:, at : at + width] = plane
+            continue
+        mixed = np.zeros(target.shape, weighed_in)
         mixed[:, at : at + width] = plane * weighed_in.type(1 - part)
-        if part:
-            mixed[:, at + 1 : at + 1 + width] += plane * weighed_in.type(part)
-        np.moveaxis(out, axis, -1)[z] = np.rint(mixed) if planes.dtype.kind in "iu" else mixed
+        mixed[:, at + 1 : at + 1 + width] += plane * weighed_in.type(part)
+        if planes.dtype.kind in "iu":
+            _round(mixed, np.iinfo(planes.dtype).max)
+        target[...] = mixed
     return out
+
+
+def _round(mixed: NDArray[Any], largest: int) -> None:
+    # the largest integer of 64 bits is no float64; the next float is out of range
+    most = np.nextafter(mixed.dtype.type(largest + 1), mixed.dtype.type(0))
+    np.minimum(np.rint(mixed, out=mixed), most, out=mixed)
