@@ -601,6 +601,35 @@ def test_defaults_are_recorded_beside_what_was_given(run: Run, root: Path) -> No
     assert function["name"] == "tests.test_derive.doubled"
 
 
+def uses_up(
+    pixels: NDArray[Any],
+    *,
+    steps: list[int],
+    dark: list[ParentVolume],
+    kernel: tuple[int, ...] = (1, 2, 3),
+    seen: dict[str, list[int]] = {"at": []},  # noqa: B006 - what is to be found out
+    dtype: Any = np.float32,
+) -> dict[str, Any]:
+    """All that it is given."""
+    seen["at"].append(len(dark))
+    return {"step": steps.pop(), "calls": len(seen["at"]), "dark": dark.pop().seq_num, "kernel": sum(kernel)}
+
+
+def test_what_is_recorded_is_what_every_call_was_given(run: Run, root: Path) -> None:
+    steps = [3, 2, 1]
+    made = derive(uses_up, run, into=root, parameters={"steps": steps}, references={"dark": run})
+    function = made.start["function"]
+    assert function["parameters"] == {"steps": [3, 2, 1]} == {"steps": steps}
+    assert function["defaults"] == {"kernel": [1, 2, 3], "seen": {"at": []}}
+    stream = made["primary"]
+    assert {key: stream[key].tolist() for key in ("step", "calls", "dark", "kernel")} == {
+        "step": [1, 1, 1],
+        "calls": [1, 1, 1],
+        "dark": [3, 3, 3],
+        "kernel": [6, 6, 6],
+    }
+
+
 # --- how it ends ------------------------------------------------------------------------------------------------
 
 

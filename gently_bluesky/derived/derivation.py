@@ -66,7 +66,8 @@ def derive(
         Where the run goes: the root of the parents, as a catalog or a path; or a FileWriter with that root which
         no acquisition uses meanwhile. Others may write into the root at any time.
     parameters
-        Numbers, text, truth values, None, lists and dicts of them; they stand in the start document.
+        Numbers, text, truth values, None, lists and dicts of them; they stand in the start document, beside the
+        defaults of others. Every call is given them anew.
     references
         Further volumes that every event is made with, named like parents, e.g. ``{"dark": run}``: the function
         gets each as a list of `ParentVolume`, by its name.
@@ -161,7 +162,7 @@ def _events(
 ) -> Iterator[tuple[list[Result], bool]]:
     """Call the function; give what it gives for each event, and whether that is from volumes of one event."""
     if call.is_generator:
-        for derived in call.function(volumes, **references, **call.parameters):
+        for derived in call.function(volumes, **_fresh(references), **call.arguments()):
             if not isinstance(derived, Derived):
                 raise DerivationError(
                     f"A generator function yields Derived(data, of=volumes), not {derived!r:.80}."
@@ -176,12 +177,16 @@ def _events(
             told = {TOLD: volume} if call.wants_parent else {}
             pixels = volume.dask() if lazy else volume.array()
             try:
-                given = call.function(pixels, **told, **references, **call.parameters)
+                given = call.function(pixels, **told, **_fresh(references), **call.arguments())
             except Exception as error:
                 error.add_note(f"{call.name} was given {volume!r}.")
                 raise
             results += results_of(given, data_key or volume.data_key, [volume])
         yield results, True
+
+
+def _fresh(references: Mapping[str, list[ParentVolume]]) -> dict[str, list[ParentVolume]]:
+    return {name: list(chosen) for name, chosen in references.items()}
 
 
 def _record(run: DerivedRun, events: Iterator[tuple[list[Result], bool]], writer: FileWriter) -> str:

@@ -5,6 +5,8 @@ That is the commit of its checkout, or the version of its distribution; where ne
 source text itself. A function that nothing identifies is refused.
 """
 
+import contextlib
+import copy
 import inspect
 import sys
 import types
@@ -16,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from gently_bluesky.errors import DerivationError
+from gently_bluesky.errors import DerivationError, DocumentError
 from gently_bluesky.provenance import commit_of, version_of
 from gently_bluesky.store.strict_json import plain
 
@@ -30,8 +32,10 @@ class Called:
 
     Attributes
     ----------
-    function, parameters
-        What is called, and with what.
+    function
+        What is called.
+    parameters
+        With what: what was given, and defaults that a call could change, as they were when the document was made.
     is_generator
         Whether it takes all volumes at once.
     wants_parent
@@ -45,6 +49,10 @@ class Called:
     is_generator: bool
     wants_parent: bool
     document: dict[str, Any]
+
+    def arguments(self) -> dict[str, Any]:
+        """Give the parameters for one call, which may change them: the next is given what the document says."""
+        return copy.deepcopy(dict(self.parameters))
 
     @property
     def name(self) -> str:
@@ -78,11 +86,12 @@ def called(function: Callable[..., Any], parameters: Mapping[str, Any], referenc
     told = _takes_parent(function, signature)
     _check_taken(function, signature, {**dict.fromkeys([TOLD] if told else ()), **references}, parameters)
     document = {"name": f"{function.__module__}.{_qualname(function)}", "parameters": recorded}
-    if defaults := _defaults(signature, {TOLD, *parameters, *references}):
+    defaults, changeable = _defaults(signature, {TOLD, *parameters, *references})
+    if defaults:
         document["defaults"] = defaults
     return Called(
         function=function,
-        parameters=dict(parameters),
+        parameters=copy.deepcopy({**changeable, **parameters}),
         is_generator=inspect.isgeneratorfunction(function),
         wants_parent=told,
         document=document | _identity(function),
@@ -150,14 +159,18 @@ def _check_taken(
         ) from error
 
 
-def _defaults(signature: inspect.Signature | None, given: set[str]) -> dict[str, Any]:
-    """Give the parameters that keep their defaults, those that a document can hold."""
-    found = {}
+def _defaults(signature: inspect.Signature | None, given: set[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Give the defaults that are kept, as a document holds those that it can, and which of them can change."""
+    found, changeable = {}, {}
     for name, parameter in () if signature is None else signature.parameters.items():
-        value = parameter.default
-        if name not in given and (value is None or isinstance(value, bool | int | float | str)):
-            found[name] = plain(value)
-    return found
+        value, by_name = parameter.default, parameter.kind is not inspect.Parameter.POSITIONAL_ONLY
+        if name in given or value is inspect.Parameter.empty:
+            continue
+        with contextlib.suppress(DerivationError, DocumentError):
+            found[name] = _recorded(value, f"Default {name!r}")
+            if by_name and isinstance(value, Mapping | list | tuple):
+                changeable[name] = value
+    return found, changeable
 
 
 # --- what ran -------------------------------------------------------------------------------------------------
