@@ -87,6 +87,28 @@ def test_what_is_constant_in_both_comes_before_ranges(root: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "differ"),
+    [
+        (2**60, 2**60 + 1, True),
+        (2**60, 2.0**60, False),
+        (2**60 + 1, 2.0**60, True),
+        (10**400, 10**400 + 1, True),
+        (10**400, float("inf"), True),
+        (10**400, 10**400, False),
+        (float("nan"), float("nan"), False),
+        (0, -0.0, False),
+        (1, True, True),
+    ],
+    ids=lambda value: f"{value!r:.20}",
+)
+def test_numbers_are_compared_exactly(one: Any, other: Any, differ: bool, root: Path) -> None:
+    runs = [acquired(root, exposure_ms=[1.0], start={"given": value}, count=value) for value in (one, other)]
+    found = diff(*runs)
+    assert {each.where for each in found} == ({"given", "primary.count"} if differ else set())
+    str(found)
+
+
 def test_the_table_reads_side_by_side(pair: tuple[Run, Run]) -> None:
     lines = str(diff(*pair)).splitlines()
     assert lines[0].split() == ["setting", pair[0].uid[:8], pair[1].uid[:8]]

@@ -212,7 +212,7 @@ def _distinct(values: Iterable[Any]) -> Values:
 
 
 def _key(value: Any) -> str:
-    return repr(float(value)) if type(value) is int else repr(value)  # 5 and 5.0 are one setting
+    return repr(int(value)) if type(value) is float and value.is_integer() else repr(value)  # 5.0 is 5
 
 
 def _same(a: Values | Absent, b: Values | Absent) -> bool:
