@@ -95,6 +95,24 @@ METADATA: dict[str, Any] = {
 }
 
 
+def test_what_a_data_key_leaves_open_with_none_is_not_known(root: Path) -> None:
+    keys = ("voxel_size_um", "exposure_ms", "stage_position_um", "z_centre_um", "view", "channel")
+
+    def plan(writer: FileWriter) -> Plan:
+        camera = inline("cam", *[volume(0)] * 2, **dict.fromkeys(keys))
+        yield from bps.open_run()
+        for _ in range(2):
+            yield from bps.trigger_and_read([camera])
+        yield from bps.close_run()
+
+    run = record(root, plan, inline_limit_bytes=10)
+    images = run["primary"]["cam"]
+    assert run.exit_status == "success"
+    assert (images.voxel_size_um, images.dims) == (None, ("event", "z", "y", "x"))
+    np.testing.assert_array_equal(images[1], volume(0))
+    assert verify(root).findings == ()
+
+
 def test_metadata_of_any_kind_is_strict_json_and_comes_back(root: Path) -> None:
     with FileWriter(root) as writer:
         run_engine, documents = connected(writer)

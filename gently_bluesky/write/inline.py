@@ -28,11 +28,11 @@ def metadata_of(data_key: Doc, planes: int, event: Mapping[str, Any]) -> VolumeM
     """
     data = event["data"]
     metadata: VolumeMetadata = {}
-    if sizes := _numbers(data_key.get("voxel_size_um", ()), data):
+    if sizes := _numbers(data_key.get("voxel_size_um"), data):
         metadata["voxel_size_um"] = sizes
     if exposure := _numbers([data_key.get("exposure_ms")], data):
         metadata["exposure_ms"] = exposure[0]
-    if position := _numbers(data_key.get("stage_position_um", ()), data):
+    if position := _numbers(data_key.get("stage_position_um"), data):
         metadata["stage_position_um"] = position
     if sizes and (centre := _numbers([data_key.get("z_centre_um")], data)):
         metadata["z_um"] = [centre[0] + sizes[0] * (plane - (planes - 1) / 2) for plane in range(planes)]
@@ -44,9 +44,9 @@ def metadata_of(data_key: Doc, planes: int, event: Mapping[str, Any]) -> VolumeM
     return metadata
 
 
-def _numbers(said: Sequence[Any], data: Mapping[str, Any]) -> list[float]:
-    """Give what is said as numbers; none at all, if one of them is not known."""
-    values = [data.get(value) if isinstance(value, str) else value for value in said]
+def _numbers(said: Sequence[Any] | None, data: Mapping[str, Any]) -> list[float]:
+    """Give what is said as numbers; none at all, if nothing is, or one of them is not known."""
+    values = [data.get(value) if isinstance(value, str) else value for value in said or ()]
     known = [float(value) for value in values if isinstance(value, int | float)]
     return known if len(known) == len(values) else []
 
