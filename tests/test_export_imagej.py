@@ -19,9 +19,13 @@ from gently_bluesky import Catalog, FileWriter
 from gently_bluesky.errors import ExportError, GeometryError, NothingSelectedError
 from gently_bluesky.exchange import export_imagej
 from gently_bluesky.exchange.export_imagej import imagej
+from gently_bluesky.exchange.export_ome_zarr import ome_zarr
 from gently_bluesky.exchange.selection import select
+from gently_bluesky.read.run import Run
 from tests.data_rig import SHAPE, Camera, inline, record, taken, volume
-from tests.export_rig import hold_addresses, pixels, timelapse
+from tests.export_rig import Writer, hold_addresses, pixels, timelapse
+
+WRITERS = pytest.mark.parametrize("write", [imagej, ome_zarr])
 
 _SIZES = ("SizeZ", "SizeT", "SizeC", "SizeX", "SizeY")
 
@@ -211,6 +215,38 @@ def test_channels_in_turn_are_channels_where_no_timepoint_is_named(root: Path, t
     read = np.asarray(tifffile.imread(path))
     for t, c in itertools.product(range(3), range(2)):
         np.testing.assert_array_equal(read[t, :, c], volume(2 * t + c))
+
+
+def not_good(root: Path, channels: Sequence[str], *bad: int) -> Run:
+    """Events without timepoints, their channels in turn, of which some are not good."""
+    readings = [{"channel": channels[i % len(channels)], "good": i not in bad} for i in range(4 * len(channels))]
+    return record(root, lambda writer: taken(Camera("cam", writer, channel="", good=True), *readings))
+
+
+@WRITERS
+def test_a_volume_that_is_not_good_lets_no_other_move_to_its_place(
+    root: Path, tmp_path: Path, write: Writer
+) -> None:
+    run = not_good(root, ["red"], 1)
+    with pytest.raises(
+        NothingSelectedError,
+        match=r"timepoints 1 are not there.* Take volumes that are not good, too.* are 0, 2\.\.3",
+    ):
+        write(select(run), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert write(select(run, include_bad=True), tmp_path)
+
+
+@WRITERS
+def test_channels_of_different_rounds_are_at_no_timepoint_together(
+    root: Path, tmp_path: Path, write: Writer
+) -> None:
+    run = not_good(root, ["red", "green"], 2, 5)  # red of the round 1, green of the round 2
+    with pytest.raises(NothingSelectedError, match=r"'A red' has no volumes at timepoints 1, which others have"):
+        write(select(run), tmp_path / "out")
+    with pytest.raises(NothingSelectedError, match=r"timepoints 2 are not there"):
+        write(select(run, channel="green"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_single_frames_are_hyperstacks_of_one_slice(root: Path, tmp_path: Path, image_info: list[str]) -> None:

@@ -7,7 +7,7 @@ nothing stands in for a volume that is not there.
 
 import math
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -21,6 +21,10 @@ from gently_bluesky.exchange.export_names import names_of
 from gently_bluesky.exchange.export_pixels import Outgoing, pixels_of
 from gently_bluesky.exchange.selection import Selection
 from gently_bluesky.read.words import listed
+from gently_bluesky.store.index import shown_by
+
+_NAME_THEM = "Name the timepoints that are meant"
+_NO_NAMES = "Take volumes that are not good, too, or choose a format with a file a volume"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,7 @@ class Grid:
     name
         Of the file, without its ending.
     timepoints
-        As events name them; counted from 0 where they do not.
+        As events name them; where they do not, events of each channel are counted, from 0.
     channels
         Names of view and channel.
     cells
@@ -157,17 +161,20 @@ def _grid(group: Sequence[Outgoing], *, named: bool) -> Grid:
 
 
 def _timepoints(group: Sequence[Outgoing]) -> list[int]:
-    """Give the timepoint of each volume; where none is named, the how-manieth event of its channel it is of."""
+    """Give the timepoint of each volume; where none is named, the how-manieth event of its channel it is of.
+
+    All events of the stream count, also those that are not exported: no volume moves to the place of another.
+    """
     if _numbered(group[0]):
         return [pixels.volume.shows.timepoint or 0 for pixels in group]
-    events: defaultdict[str, set[int]] = defaultdict(set)
-    for pixels in group:
-        events[repr(pixels.volume.shows.channel)].add(pixels.volume.shows.seq_num)
-    ranks = {
-        channel: {seq_num: rank for rank, seq_num in enumerate(sorted(seq_nums))}
-        for channel, seq_nums in events.items()
-    }
-    return [ranks[repr(pixels.volume.shows.channel)][pixels.volume.shows.seq_num] for pixels in group]
+    of_all = group[0].volume
+    ranks: dict[int, int] = {}
+    taken: Counter[str] = Counter()
+    for row in of_all.stream.rows:
+        channel = repr(shown_by(row, of_all.run.start)["channel"])
+        ranks[row.seq_num] = taken[channel]
+        taken[channel] += 1
+    return [ranks[pixels.volume.shows.seq_num] for pixels in group]
 
 
 def _label(pixels: Outgoing) -> str:
@@ -204,8 +211,8 @@ def _hold_whole(
     if gaps and not named:
         missed = ", ".join(f"{gap[0]}-{gap[-1]}" if len(gap) > 1 else f"{gap[0]}" for gap in gaps[:5])
         raise NothingSelectedError(
-            f"{whose}timepoints {missed} are not there, and those after them would move up in their place. Name "
-            f"the timepoints that are meant; there are {listed(timepoints)}."
+            f"{whose}timepoints {missed} are not there, and those after them would move up in their place. "
+            f"{_NAME_THEM if _numbered(first) else _NO_NAMES}; there are {listed(timepoints)}."
         )
 
 
