@@ -133,6 +133,33 @@ def test_a_frame_that_is_wide_is_cut_only_if_the_user_says_so(store: Path, tmp_p
 
 
 @COPIED
+def test_a_volume_that_was_written_plane_by_plane_is_whole(store: Path, root: Path, copied: bool) -> None:
+    old = a_session(store)
+    path = old.folder / "embryos/embryo_1/volumes/t0001.tif"
+    with tifffile.TiffWriter(path) as file:
+        for plane in old.volumes["embryo_1", 1]:
+            file.write(plane, photometric="minisblack")
+    assert told(store, root, strict=True) == {}
+    run = the_run(store, root, copied=copied)
+    assert len(run["primary"]) == 6
+    np.testing.assert_array_equal(dict(every_volume(root))["embryo_1", 1], old.volumes["embryo_1", 1])
+
+
+def test_a_file_of_several_images_is_told_and_refused_if_strict(store: Path, root: Path) -> None:
+    old = a_session(store)
+    name = "embryos/embryo_1/volumes/t0001.tif"
+    with tifffile.TiffWriter(old.folder / name) as file:
+        for number in (1, 2):
+            file.write(volume(number), photometric="minisblack")
+    assert "holds 2 images" in told(store, root)["unreadable"][name]
+    with pytest.raises(ImportRefusedError, match="only the first is taken"):
+        plan_import(store, root, strict=True)
+    run = the_run(store, root)
+    np.testing.assert_array_equal(dict(every_volume(root))["embryo_1", 1], volume(1))
+    assert name in set(run["files_beside"]["file"])
+
+
+@COPIED
 def test_another_geometry_is_another_stream(store: Path, root: Path, copied: bool) -> None:
     old = a_session(store)
     old.volume("embryo_1", 3, "20:00", shape=(5, 8, 16))

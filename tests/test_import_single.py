@@ -168,11 +168,35 @@ def test_ome_metadata_that_make_no_sense_say_nothing(
     np.testing.assert_array_equal(the_run(path, root)["primary"].images("volume").volume(0), volume(1))
 
 
-def test_of_several_images_the_first_is_taken_and_it_is_told(tmp_path: Path, root: Path) -> None:
+@COPIED
+@pytest.mark.parametrize("append", [False, True], ids=["written", "appended"])
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"byteorder": ">"}], ids=str)
+def test_planes_that_were_written_one_by_one_are_one_volume(
+    tmp_path: Path, root: Path, copied: bool, append: bool, options: dict[str, Any]
+) -> None:
+    path, planes = tmp_path / "x.tif", volume(3)
+    if append:
+        for z, plane in enumerate(planes):
+            write(path, plane, append=z > 0, **({} if z and "byteorder" in options else options))
+    else:
+        byteorder = options.get("byteorder")
+        with tifffile.TiffWriter(path, byteorder=byteorder) as file:
+            for plane in planes:
+                file.write(plane, compression=options.get("compression"), photometric="minisblack")
+    assert "unreadable" not in told(path, root)
+    images = the_run(path, root, copied=copied)["primary"].images("volume")
+    np.testing.assert_array_equal(images.volume(0), planes)
+    np.testing.assert_array_equal(images[0, 2, 3:5], planes[2, 3:5])
+
+
+@pytest.mark.parametrize("second", [volume(2, (5, 8, 8)), volume(2)], ids=["another shape", "the same shape"])
+def test_of_several_images_the_first_is_taken_and_it_is_told(tmp_path: Path, root: Path, second: Any) -> None:
     with tifffile.TiffWriter(tmp_path / "x.tif") as file:
         file.write(volume(1), photometric="minisblack")
-        file.write(volume(2, (5, 8, 8)), photometric="minisblack")
-    assert "only the first is taken" in told(tmp_path / "x.tif", root)["unknown"]["x.tif"]
+        file.write(second, photometric="minisblack")
+    assert "only the first is taken" in told(tmp_path / "x.tif", root)["unreadable"]["x.tif"]
+    with pytest.raises(ImportRefusedError, match="only the first is taken"):
+        plan_import(tmp_path / "x.tif", root, strict=True)
     run = the_run(tmp_path / "x.tif", root)
     np.testing.assert_array_equal(run["primary"].images("volume").volume(0), volume(1))
 

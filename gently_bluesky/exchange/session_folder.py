@@ -64,7 +64,7 @@ class SessionFolder:
         return (match for match in map(pattern.fullmatch, list(self.files)) if match)
 
     def image(self, name: str) -> TiffFacts | None:
-        """Look at a TIFF; one that cannot be read, or not be named by a document, is told."""
+        """Look at a TIFF; one that cannot be read as a whole, or not be named by a document, is told."""
         if not can_be_named(name):
             self.remark(
                 "unreadable", name, "no document can name it: it holds one of {, }, % and \\; it was left out"
@@ -75,7 +75,10 @@ class SessionFolder:
         except (ValueError, OSError) as error:
             self.remark("unreadable", name, f"{error}; it was left out")
             return None
-        self.told.add(name)
+        if facts.series > 1:
+            self.remark("unreadable", name, only_first(facts))
+        else:
+            self.told.add(name)
         return facts
 
     def sidecar(self, name: str) -> dict[str, Any]:
@@ -116,6 +119,11 @@ class SessionFolder:
         for text in wrong:
             self.remark("contradiction", name, text)
         return "; ".join(wrong)
+
+
+def only_first(facts: TiffFacts) -> str:
+    """Tell of a TIFF that holds more than one image."""
+    return f"it holds {facts.series} images that are no planes of one, of which only the first is taken"
 
 
 def _raise(error: OSError) -> None:

@@ -13,6 +13,7 @@ from gently_bluesky.errors import ImportRefusedError
 from gently_bluesky.exchange.found import Image, Part, Remark, Scalar, Source, can_be_named
 from gently_bluesky.exchange.ome import OmeFacts, facts_of_xml, facts_of_zarr
 from gently_bluesky.exchange.said import Said
+from gently_bluesky.exchange.session_folder import only_first
 from gently_bluesky.read.tiff import look_at_tiff
 from gently_bluesky.store.layout import file_uri
 
@@ -130,9 +131,7 @@ def _tiff_array(path: Path) -> _Array:
             Remark("missing", path.name, "it has no OME metadata: voxel size, channel and time are not known")
         )
     if facts.series > 1:
-        remarks.append(
-            Remark("unknown", path.name, f"it holds {facts.series} images, of which only the first is taken")
-        )
+        remarks.append(Remark("unreadable", path.name, only_first(facts)))
     return _Array(path.name, facts.shape, facts.dtype, axes, "tiff", ome, tuple(remarks))
 
 

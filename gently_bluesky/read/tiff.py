@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gently_bluesky.read.tiff_pixels import TiffPixels, pages_of
+from gently_bluesky.read.tiff_pixels import TiffPixels, pages_of, volume_in
 
 
 @dataclass(frozen=True, slots=True)
 class TiffFacts:
-    """Of the first series of a TIFF.
+    """Of the volume of a TIFF: its first series, or one of planes that were written one by one.
 
     Attributes
     ----------
@@ -27,7 +27,7 @@ class TiffFacts:
     axes
         A letter an axis, as tifffile has them: T, C, Z, Y, X, S; Q and I where the file does not say.
     series
-        How many there are.
+        How many there are; the planes of one volume are one.
     ome_xml
         "" if there is none.
     """
@@ -40,7 +40,7 @@ class TiffFacts:
 
 
 def read_tiff(path: Path) -> NDArray[Any] | TiffPixels:
-    """Give the pixels of a TIFF's first series: mapped where they lie plainly, decoded plane by plane else.
+    """Give the pixels of a TIFF's volume: mapped where they lie plainly, decoded plane by plane else.
 
     Raises
     ------
@@ -51,9 +51,14 @@ def read_tiff(path: Path) -> NDArray[Any] | TiffPixels:
     """
     import tifffile  # noqa: PLC0415 - 0.1 s that only foreign files need
 
+    mapped = None
     with contextlib.suppress(ValueError):  # compressed, tiled or in pieces
-        return tifffile.memmap(path, mode="r")
-    with _first_series(path) as (_, series):
+        mapped = tifffile.memmap(path, mode="r")
+    if mapped is not None and mapped.ndim > 2:  # else it may be the first of planes that were written one by one
+        return mapped
+    with _volume(path) as (_, series):
+        if mapped is not None and mapped.shape == series.shape:
+            return mapped
         pixels = pages_of(path, series)
         return np.asarray(series.asarray()) if pixels is None else pixels
 
@@ -66,20 +71,21 @@ def look_at_tiff(path: Path) -> TiffFacts:
     ValueError
         It is no TIFF, was cut short, or needs a package that is not here to be decoded.
     """
-    with _first_series(path) as (file, series):
+    with _volume(path) as (file, series):
         mapped = series.dataoffset is not None  # else it is decoded, into numbers of this machine
         dtype = series.dtype.newbyteorder(file.byteorder if mapped else "<").str
-        return TiffFacts(series.shape, dtype, series.axes, len(file.series), file.ome_metadata or "")
+        count = len(file.series) if series in file.series else 1
+        return TiffFacts(series.shape, dtype, series.axes, count, file.ome_metadata or "")
 
 
 @contextlib.contextmanager
-def _first_series(path: Path) -> Iterator[tuple[Any, Any]]:
+def _volume(path: Path) -> Iterator[tuple[Any, Any]]:
     """Open a TIFF of which all is there and can be decoded here; whatever is wrong with it is a ValueError."""
     import tifffile  # noqa: PLC0415 - 0.1 s that others need not spend
 
     try:
         with _complaints() as complaints, tifffile.TiffFile(path) as file:
-            series = file.series[0]
+            series = volume_in(file)
             _hold_whole(series, path.stat().st_size, complaints)
             for table, code in (
                 (tifffile.TIFF.DECOMPRESSORS, series.keyframe.compression),

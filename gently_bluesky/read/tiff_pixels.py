@@ -98,13 +98,27 @@ class TiffPixels:
 
         try:
             with tifffile.TiffFile(self._path) as file:
-                series: Any = file.series[0]
+                planes = volume_in(file).pages
                 for number in pages:
-                    yield series.pages[number].asarray()
+                    yield planes[number].asarray()
         except FileNotFoundError as error:
             raise VolumeMissingError(f"{self._path} is not there any more.") from error
         except Exception as error:  # what decodes has errors of its own
             raise DamagedVolumeError(f"{self._path} cannot be decoded: {error!s:.200}") from error
+
+
+def volume_in(file: Any) -> Any:
+    """Give the series of a TIFF that is its volume: the first, or one of all, where each is one plane of a kind.
+
+    Whoever writes a volume plane by plane leaves as many series.
+    """
+    import tifffile  # noqa: PLC0415 - 0.1 s that only foreign files need
+
+    first, pages = file.series[0], [each.keyframe for each in file.series]
+    kinds = {(each.kind, each.shape, each.keyframe.shape, each.keyframe.hash) for each in file.series}
+    if len(pages) == 1 or len(first.shape) != 2 or kinds != {("shaped", first.shape, first.shape, pages[0].hash)}:
+        return first
+    return tifffile.TiffPageSeries(pages, (len(pages), *first.shape), first.dtype, "IYX")
 
 
 def pages_of(path: Path, series: Any) -> TiffPixels | None:
