@@ -1,9 +1,11 @@
 """What an import would do: the runs that it would write, and what is new of each. Nothing is written.
 
 Nothing is taken in twice: what earlier runs of the same source hold is left out. So a second time does nothing,
-and an import that was interrupted, or a source that has grown, is continued by a further run.
+and an import that was interrupted, or a source that has grown, is continued by a further run. What these runs hold
+no more is new again.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,13 +16,24 @@ from gently_bluesky.exchange.beside import TABLES
 from gently_bluesky.exchange.found import Remark, Source, row_key
 from gently_bluesky.exchange.old_session import find_sessions, read_session
 from gently_bluesky.exchange.said import Said
+from gently_bluesky.exchange.sidecar import scalars
 from gently_bluesky.exchange.single import is_zarr, read_file
 from gently_bluesky.read.catalog import Catalog
 from gently_bluesky.read.run import Run
 from gently_bluesky.read.words import counted
 from gently_bluesky.store.layout import ROOT_MARK, check_root
+from gently_bluesky.store.strict_json import plain
+
+DIFFERS = "differs"
+"""In a stop document: what a copy was not read back of as it was read before."""
 
 _SHOWN = 5
+_OF_FILE = ("file_bytes", "file_modified")
+_SAID = frozenset({"time", "plan_name", "session", "embryo", "timepoint", "old_session_last_active"})
+"""What is said by the user, or by where a file lies, or is another whenever someone has looked."""
+
+_Key = tuple[Any, ...]
+_Values = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,26 +149,52 @@ def _hold_clean(plan: ImportPlan) -> None:
 
 
 def what_is_new(source: Source, root: Path) -> Intended:
-    """Leave out what earlier runs hold; tell which files are not those that were imported."""
+    """Leave out what earlier runs hold; tell what is not any more as it was imported."""
     runs = earlier_runs(source, root)
     known = dict(_rows(runs))
-    changed = [
-        Remark("changed", image.file, "it is not the file that was imported: its size or its time is another")
-        for image in source.images
-        if known.get(row_key(image.values), _of_file(image.values)) != _of_file(image.values)
-    ]
     images = tuple(image for image in source.images if row_key(image.values) not in known)
     tables = (
         replace(table, rows=tuple(row for row in table.rows if row_key(row[1]) not in known))
         for table in source.tables
     )
-    new = replace(
-        source,
-        images=images,
-        tables=tuple(table for table in tables if table.rows),
-        remarks=tuple(sorted({*source.remarks, *changed})),
-    )
-    return Intended(new, len(source.images) - len(images), tuple(run.uid for run in runs))
+    new = replace(source, images=images, tables=tuple(table for table in tables if table.rows))
+    intended = Intended(new, len(source.images) - len(images), tuple(run.uid for run in runs))
+    changed = [*_changed(source, known), *(() if intended.is_new else _changed_start(source, runs[-1]))]
+    return replace(intended, source=replace(new, remarks=tuple(sorted({*source.remarks, *changed}))))
+
+
+def _changed(source: Source, known: Mapping[_Key, _Values]) -> Iterator[Remark]:
+    """Tell of each file with rows that were imported and say something else now."""
+    rows = [image.values for image in source.images]
+    rows += [row for table in source.tables for _, row in table.rows]
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for now in rows:
+        if (before := known.get(row_key(now))) is None:
+            continue
+        if any(now.get(key) != before.get(key) for key in _OF_FILE):
+            found[str(now["file"])].append("it is not the file that was imported: its size or its time is another")
+        elif text := _differences(before, now):
+            line = f"line {now['line']}: " if "line" in now else ""
+            found[str(now["file"])].append(f"{line}what is said of it is not what was imported: {text}")
+    for file, texts in found.items():
+        more = f"; and {counted(len(texts) - 1, 'row')} more" if len(texts) > 1 else ""
+        yield Remark("changed", file, f"{texts[0]}{more}")
+
+
+def _changed_start(source: Source, newest: Run) -> Iterator[Remark]:
+    """Tell if no run will say what is known now of all of it."""
+    now = {key: value for key, value in source.start.items() if key not in _SAID}
+    before = {key: newest.start.get(key) for key in now}
+    if text := _differences(scalars(plain(before)), scalars(plain(now))):
+        yield Remark("changed", ".", f"what is said of all of it is not what was imported: {text}")
+
+
+def _differences(before: _Values, now: _Values) -> str:
+    # what is of another kind in other rows became text
+    keys = [key for key in {**now, **before} if key not in _SAID and str(before.get(key)) != str(now.get(key))]
+    more = "; ..." if len(keys) > _SHOWN else ""
+    shown = (f"{key} was {before.get(key)!r:.60}, and is {now.get(key)!r:.60}" for key in keys[:_SHOWN])
+    return f"{'; '.join(shown)}{more}"
 
 
 def earlier_runs(source: Source, root: Path) -> list[Run]:
@@ -166,11 +205,14 @@ def earlier_runs(source: Source, root: Path) -> list[Run]:
     return [run for run in found if run.start.get("imported", {}).get("identity") == source.identity]
 
 
-def _rows(runs: Iterable[Run]) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...]]]:
+def _rows(runs: Iterable[Run]) -> Iterator[tuple[_Key, _Values]]:
+    """Give what runs hold: not what was removed from them, nor what was read back as something else."""
     for run in runs:
+        differs = {tuple(key) for key in (run.stop or {}).get(DIFFERS, ())}
         for name in run.keys() - TABLES:
-            yield from ((row_key(row.data), _of_file(row.data)) for row in run[name].rows if row.uid is not None)
-
-
-def _of_file(values: Mapping[str, Any]) -> tuple[Any, ...]:
-    return values.get("file_bytes"), values.get("file_modified")
+            stream = run[name]
+            there = [stream.images(key).stored for key in stream.image_keys]
+            for row, *stored in zip(stream.rows, *there, strict=True):
+                key = row_key(row.data)
+                if row.uid is not None and all(stored) and key not in differs:
+                    yield key, row.data

@@ -15,14 +15,22 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from gently_bluesky.errors import DiskFullError, RunLockedError
+from gently_bluesky.errors import DiskFullError, RunLockedError, WriterFailedError
 from gently_bluesky.exchange.as_run import documents, run_uid
 from gently_bluesky.exchange.beside import with_tables
 from gently_bluesky.exchange.copying import Copying
 from gently_bluesky.exchange.found import Remark, Source
-from gently_bluesky.exchange.import_plan import ImportPlan, Intended, earlier_runs, plan_import, what_is_new
+from gently_bluesky.exchange.import_plan import (
+    DIFFERS,
+    ImportPlan,
+    Intended,
+    earlier_runs,
+    plan_import,
+    what_is_new,
+)
 from gently_bluesky.read.catalog import Catalog
 from gently_bluesky.read.replay import replay
+from gently_bluesky.read.words import counted
 from gently_bluesky.store.disk import free_bytes
 from gently_bluesky.store.layout import file_uri, without_links
 from gently_bluesky.write.recovery import recover
@@ -58,7 +66,7 @@ def carry_out(plan: ImportPlan, *, progress: Progress | None = None) -> list[Imp
     RunLockedError
         Another import into this root is going on.
     WriterFailedError
-        It could not be written. What was taken in is good, and the next import goes on from there.
+        It could not be written, or something else is read back. The next import goes on from what is good.
     """
     if plan.copied:
         _hold_room(plan)
@@ -128,8 +136,12 @@ def _take_in(run: Intended, plan: ImportPlan, writer: FileWriter, tell: Callable
         for name, doc in documents(source, uid=uid, more=more, arrays=copying):
             if name == "stop" and copying is not None:
                 writer.flush()
-                copying.compare(Catalog(writer.root)[uid])
                 doc |= {"left_out": [[remark.file, remark.text] for remark in copying.left_out]}
+                if differs := copying.compare(Catalog(writer.root)[uid]):
+                    file = differs[0][0]
+                    reason = f"{counted(len(differs), 'image')} stored, and something else is read back: {file}."
+                    yield name, doc | {"exit_status": "fail", "reason": reason, DIFFERS: differs}
+                    raise WriterFailedError(f"{reason} The next import takes them in again.")
             yield name, doc
             if name == "event":
                 tell()
