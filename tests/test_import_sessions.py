@@ -580,6 +580,18 @@ def test_what_was_discarded_is_taken_in_again_and_nothing_else(store: Path, root
     assert take_in(store, root, copied=True) == []
 
 
+def test_folders_of_one_name_are_sessions_of_their_own_where_nothing_says_an_id(
+    tmp_path: Path, root: Path
+) -> None:
+    folders = [tmp_path / day / "session" for day in ("monday", "tuesday")]
+    for number, folder in enumerate(folders):
+        write_tiff(folder / "embryos/embryo_1/volumes/t0000.tif", volume(number), None)
+    runs = [the_run(folder, root)["primary"].images("volume").volume(0) for folder in folders]
+    np.testing.assert_array_equal(runs, [volume(0), volume(1)])
+    (tmp_path / "link").symlink_to(tmp_path / "monday")
+    assert [take_in(folder, root) for folder in (*folders, tmp_path / "link/session")] == [[], [], []]
+
+
 def test_a_linked_file_that_is_another_shape_now_is_never_served(store: Path, root: Path) -> None:
     old = a_session(store)
     take_in(store, root)

@@ -17,6 +17,7 @@ from gently_bluesky.exchange.said import Said
 from gently_bluesky.exchange.session_folder import SessionFolder
 from gently_bluesky.exchange.session_images import TAKEN, VOLUME, images_of
 from gently_bluesky.exchange.sidecar import read_yaml, scalars
+from gently_bluesky.store.layout import file_uri
 
 PLAN_NAME = "import_session"
 
@@ -98,7 +99,8 @@ def read_session(path: Path, said: Said) -> Source:
         folder.remark("missing", _SESSION, "the session is known by the name of its folder alone")
     if _LOCK in folder.files:
         folder.remark("unknown", _LOCK, "the session is open in gently, or was not closed: it may grow")
-    name = str(session.get("session_id") or _in_index(folder.path) or folder.path.name)
+    known = session.get("session_id") or _in_index(folder.path)
+    name = str(known or folder.path.name)
     images = images_of(folder, name, said)
     tables = [Table("temperature", tuple(_temperature(folder, said)))]
     tables.append(Table("calibrations", tuple(sorted(_calibrations(folder, said), key=lambda row: row[0]))))
@@ -110,13 +112,13 @@ def read_session(path: Path, said: Said) -> Source:
         "old_session": session,
         "embryos": _embryos(folder, name),
     }
-    known = {remark.file for remark in folder.remarks}
+    remarked = {remark.file for remark in folder.remarks}
     for file in folder.beside:
-        if file.endswith((".tif", ".tiff")) and file not in known:
+        if file.endswith((".tif", ".tiff")) and file not in remarked:
             folder.remark("unknown", file, "an image that lies where the store put none; it was left out")
     return Source(
         folder.path,
-        f"gently session {name}",
+        f"gently session {name if known else file_uri(folder.path.resolve())}",
         start,
         tuple(images),
         tuple(table for table in tables if table.rows),
