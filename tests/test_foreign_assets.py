@@ -244,10 +244,12 @@ def test_a_handler_of_the_user_s_reads_any_mimetype(root: Path, tmp_path: Path) 
     assert images[:, 0, 0].tolist() == [0, 3]
 
 
-def foreign(root: Path, mimetype: str, uri: str, parameters: dict[str, Any], shape: Any = (2, 3)) -> Run:
+def foreign(
+    root: Path, mimetype: str, uri: str, parameters: dict[str, Any], shape: Any = (2, 3), dtype: str = "<i8"
+) -> Run:
     """A run with two events whose images somebody else wrote."""
     run = event_model.compose_run()
-    key: Any = {"source": "t", "dtype": "array", "shape": list(shape), "dtype_numpy": "<i8", "external": "STREAM:"}
+    key: Any = {"source": "t", "dtype": "array", "shape": list(shape), "dtype_numpy": dtype, "external": "STREAM:"}
     stream = run.compose_descriptor(name="primary", data_keys={"img": key})
     resource = event_model.compose_stream_resource(
         mimetype=mimetype, uri=uri, data_key="img", parameters=parameters, start=run.start_doc
@@ -336,6 +338,7 @@ def test_a_part_of_a_file_is_read_where_a_slice_says_so(
             f"file://localhost{tmp_path}/",
             parameters | {"slice": cut},
             expected.shape,
+            "<u2",
         )
         np.testing.assert_array_equal(run["primary"].images("img").volume(0), expected)
 
@@ -381,7 +384,7 @@ def test_compressed_planes_are_indexed_as_arrays_are(
     tifffile.imwrite(tmp_path / "x.tif", whole, photometric="minisblack", **options)
     expected = whole[cut_of(cut)]
     uri, parameters = f"file://localhost{tmp_path}/", {"template": "x.tif", "join_method": "stack", "slice": cut}
-    run = foreign(root, "multipart/related;type=image/tiff", uri, parameters, expected.shape)
+    run = foreign(root, "multipart/related;type=image/tiff", uri, parameters, expected.shape, "<u2")
     images = run["primary"].images("img")
     for part in PARTS:
         np.testing.assert_array_equal(images[(0, *(part if isinstance(part, tuple) else (part,)))], expected[part])

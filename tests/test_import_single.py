@@ -1,6 +1,7 @@
 """A single TIFF or OME-Zarr of anybody's becomes a run, where it lies or copied."""
 
 import datetime
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import tifffile
 import zarr
 
 from gently_bluesky import Catalog
-from gently_bluesky.errors import ImportRefusedError, VolumeMissingError
+from gently_bluesky.errors import ImportRefusedError, UnfillableError, VolumeMissingError
 from gently_bluesky.exchange.importing import plan_import
 from gently_bluesky.exchange.said import Said
 from gently_bluesky.keep.verify import verify
@@ -234,6 +235,30 @@ def test_a_linked_tiff_that_is_gone_says_so(tmp_path: Path, root: Path) -> None:
     with pytest.raises(VolumeMissingError, match=r"x\.tif"):
         run["primary"].images("volume").volume(0)
     assert [finding.where for finding in verify(root).errors] == [str(path)]
+
+
+@pytest.mark.parametrize("compression", ["zlib", None])
+def test_a_linked_tiff_that_was_overwritten_is_told_by_verify(
+    tmp_path: Path, root: Path, compression: str | None
+) -> None:
+    path = write(tmp_path / "x.tif", volume(1), compression=compression)
+    the_run(path, root)
+    write(path, volume(2), compression=compression)
+    os.utime(path, (1e9, 1e9))
+    (finding,) = verify(root).findings
+    assert (finding.severity, finding.kind, finding.where) == ("warning", "changed", str(path))
+    assert "not the file that was imported" in finding.text
+
+
+@pytest.mark.parametrize("compression", ["zlib", None])
+def test_a_linked_tiff_that_is_another_dtype_now_is_never_served(
+    tmp_path: Path, root: Path, compression: str | None
+) -> None:
+    path = write(tmp_path / "x.tif", volume(1), compression=compression)
+    images = the_run(path, root)["primary"].images("volume")
+    write(path, volume(1, dtype="f4"), compression=compression)
+    with pytest.raises(UnfillableError, match="holds float32, and is described as uint16"):
+        images.volume(0)
 
 
 # --- Zarr ---------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from gently_bluesky.store.streams import Doc, Row, RunTable, VolumeRef, is_good
 
 _OURS = {JOURNAL, MANIFEST, LOCK, WRITER, TAGS, f"{TAGS}.lock", f"{MANIFEST}.lock"}
 _GONE = "an asset of others is gone, or on a disk that is not here"
+_ANOTHER = "it is not the file that was imported: its size or its time is another; import it again to know more"
 _CONDITIONS: Mapping[str, str] = {
     "missing": "it is not there; bring it back from a copy, or from the trash",
     "short": "it was cut short; bring it back from a copy",
@@ -61,7 +62,7 @@ class FileCheck:
                 self._stored.setdefault(VolumeRef(entry.resource, entry.index), []).append(entry)
         self._foreign = {entry.resource for entry in manifest if entry.state == "foreign"}
         rows = (row for stream in table.streams.values() for row in stream.every_row())
-        self._named = {ref for row in rows for ref in row.volumes.values()}
+        self._named = {ref: row for row in rows for ref in row.volumes.values()}
         self._indices: defaultdict[str, list[int]] = defaultdict(list)
         for ref in self._named:
             self._indices[ref.resource].append(ref.index)
@@ -189,21 +190,31 @@ class FileCheck:
         if path is None:
             yield self._finding("note", "foreign", "it lies in no file, and was not looked for", entry.uri)
         elif files := self._files_of(entry.resource, path):
-            gone = (file for file in files if not file.exists())
-            yield from (self._finding("error", "foreign", _GONE, str(file)) for file in gone)
+            for file, index in files.items():
+                if not file.exists():
+                    yield self._finding("error", "foreign", _GONE, str(file))
+                elif self._is_another(file, self._named[VolumeRef(entry.resource, index)]):
+                    yield self._finding("warning", "changed", _ANOTHER, str(file))
         elif not path.exists() and not any(path.parent.glob(f"{escape(path.name)}*")):  # some name a prefix
             yield self._finding("error", "foreign", _GONE, entry.uri)
 
-    def _files_of(self, resource: str, folder: Path) -> list[Path]:
+    def _is_another(self, file: Path, row: Row) -> bool:
+        """Whether a file is not the one that was imported, by its size and time."""
+        said, status = row.data, file.stat()
+        there = {"file_bytes": status.st_size, "file_modified": status.st_mtime}
+        imported = "imported" in (self._table.start or {})
+        return imported and any(said.get(key, value) != value for key, value in there.items())
+
+    def _files_of(self, resource: str, folder: Path) -> dict[Path, int]:
         """Give the files of others that hold the volumes of a resource, where each has a file of its own."""
         parameters = self._table.stream_resources.get(resource, {}).get("parameters") or {}
         template = parameters.get("template")
         if parameters.get("join_method") != "stack" or not isinstance(template, str):
-            return []
+            return {}
         try:
-            return sorted({folder / name_from_template(template, index) for index in self._indices[resource]})
+            return {folder / name_from_template(template, index): index for index in self._indices[resource]}
         except ValueError:  # whoever reads it hears why
-            return []
+            return {}
 
     # --- what nobody names ----------------------------------------------------------------------------------
 

@@ -291,7 +291,8 @@ class AssetReader:
             handler = self._registry[mimetype](path, **parameters)
             return np.asarray(handler(indices=range(ref.index, ref.index + 1)))
         try:
-            return read_foreign(mimetype, path, parameters, ref.index, tuple(data_key.get("shape") or ()))
+            shape, dtype = tuple(data_key.get("shape") or ()), data_key.get("dtype_numpy")
+            return read_foreign(mimetype, path, parameters, ref.index, shape, dtype)
         except OSError as error:
             raise VolumeMissingError(f"Stream resource {ref.resource} of run {self._uid}: {error}") from error
         except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:

@@ -23,7 +23,12 @@ ForeignPixels = NDArray[Any] | TiffPixels
 
 
 def read_foreign(
-    mimetype: str, path: Path, parameters: Mapping[str, Any], index: int, shape: tuple[int, ...]
+    mimetype: str,
+    path: Path,
+    parameters: Mapping[str, Any],
+    index: int,
+    shape: tuple[int, ...],
+    dtype: str | None = None,
 ) -> ForeignPixels:
     """Read one event's array out of an asset that others wrote; planes that are compressed, when they are indexed.
 
@@ -38,6 +43,8 @@ def read_foreign(
         In the stream resource, from 0.
     shape
         As its data key has it; () if it is not known.
+    dtype
+        As its data key has it; what was imported, whose StreamResource has a ``slice``, must be that.
 
     Raises
     ------
@@ -48,7 +55,11 @@ def read_foreign(
     UnfillableError
         A package is missing.
     """
-    return READERS[mimetype](path, parameters, index, shape)
+    array = READERS[mimetype](path, parameters, index, shape)
+    described = array.dtype if dtype is None or "slice" not in parameters else np.dtype(dtype)
+    if array.dtype.newbyteorder("=") != described.newbyteorder("="):
+        raise ValueError(f"it holds {array.dtype}, and is described as {described}")
+    return array
 
 
 _CUT = re.compile(r"\.\.\.|\d+|\d*:\d*")
