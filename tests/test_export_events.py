@@ -70,6 +70,18 @@ def test_beside_it_is_what_its_columns_are(root: Path, tmp_path: Path) -> None:
     assert [(row["x"], row["run_"], row["run"]) for row in table(path)] == [("1.5", "mine", run.uid)] * 2
 
 
+def test_no_two_columns_have_one_name(root: Path, tmp_path: Path) -> None:
+    values = {"time": 1.0, "time_": 2.0, "run": 3.0}
+    keys = {key: {"source": "t", "dtype": "number", "shape": []} for key in values}
+    run = record(root, bp.count([Inline("d", lambda: values, keys)], 1))
+    path, about = csv_events(select(run), tmp_path)
+    heading = path.read_text().splitlines()[0].split(",")
+    assert len(heading) == len(set(heading))
+    (row,) = table(path)
+    assert [row[column] for column in ("time__", "time_", "run_")] == ["1.0", "2.0", "3.0"]
+    assert {said["column"]: said["data_key"] for said in table(about)}["time__"] == "time"
+
+
 def test_values_come_back_as_they_were(root: Path, tmp_path: Path) -> None:
     values: dict[str, Any] = {
         "third": 1 / 3,

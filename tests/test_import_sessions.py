@@ -932,6 +932,69 @@ def test_metadata_that_are_named_like_ours_keep_another_name(store: Path, root: 
     run["primary"].images("volume").volume(0)
 
 
+def test_values_that_come_to_one_name_are_all_there(store: Path, root: Path) -> None:
+    old = OldSession(store)
+    metadata: dict[Any, Any] = {
+        "a": {"b": 1},
+        "a_b": 2,
+        "file": "x.raw",
+        "metadata_file": "y",
+        1: "one",
+        "1": "another",
+    }
+    sidecar = {"run_uid": "top", "source": "spim", "captured_at": "never", "width": 99, "at": "here"}
+    old.volume("embryo_1", 0, "00:00", metadata=metadata | {"run_uid": "abc"}, sidecar=sidecar)
+    row = the_run(store, root)["primary"].rows[0].data
+    expected = {
+        "a_b": 1,
+        "a_b_2": 2,
+        "metadata_file": "x.raw",
+        "metadata_file_2": "y",
+        "1": "one",
+        "1_2": "another",
+        "run_uid": "abc",
+        "run_uid_2": "top",
+        "metadata_source": "spim",
+        "captured_at": "never",
+        "width": 99,
+        "at": "here",
+    }
+    assert {key: row[key] for key in expected} == expected
+
+
+def test_keys_and_sets_of_yaml_are_text_in_every_depth(store: Path, root: Path) -> None:
+    old = a_session(store)
+    path = old.folder / "embryos/embryo_1/volumes/t0001.meta.yaml"
+    log = "log: [{2024-01-01: focus}]\n  seen: !!set {b, a}"
+    path.write_text(path.read_text().replace("metadata:", f"metadata:\n  {log}"))
+    embryo = old.folder / "embryos/embryo_1/embryo.yaml"
+    embryo.write_text(embryo.read_text() + "history:\n  2024-01-01: moved\n")
+    run = the_run(store, root)
+    row = run["primary"].rows[3].data
+    assert (row["log"], row["seen"]) == ('[{"2024-01-01": "focus"}]', '["a", "b"]')
+    assert run.start["embryos"]["embryo_1"]["history"] == {"2024-01-01": "moved"}
+
+
+def test_records_that_are_of_no_frame_are_told_and_their_file_is_beside(store: Path, root: Path) -> None:
+    old = a_session(store)
+    (path,) = old.folder.rglob("frames.jsonl")
+    name = path.relative_to(old.folder).as_posix()
+    frame_file = json.loads(path.read_text().splitlines()[0])["file"]
+    more = [{"file": frame_file, "galvo": 9.0}, {"file": "frames/gone.tif", "galvo": 3.0}, {"note": "focus lost"}]
+    path.write_text(path.read_text() + "".join(json.dumps(line) + "\n" for line in more))
+    (plan,) = plan_import(store, root).runs
+    assert [(remark.kind, remark.text) for remark in plan.source.remarks if remark.file == name] == [
+        ("contradiction", f"line 3 is of {frame_file} like line 1, which is believed"),
+        ("missing", "line 4 is of frames/gone.tif, which is not there, or cannot be read"),
+        ("missing", "line 5 is of no file"),
+    ]
+    run = the_run(store, root)
+    assert run["calibration_frames"]["galvo"].tolist() == [0.0, 0.1]
+    assert name in set(run["files_beside"]["file"])
+    shutil.rmtree(path.parent / "frames")
+    assert "frames/gone.tif" in str(plan_import(store, root).runs[0].source.remarks)
+
+
 def test_values_of_several_kinds_become_text(store: Path, root: Path) -> None:
     old = OldSession(store)
     for timepoint, value in enumerate((3, "three", 0.5)):

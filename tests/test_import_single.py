@@ -190,6 +190,22 @@ def test_planes_that_were_written_one_by_one_are_one_volume(
     np.testing.assert_array_equal(images[0, 2, 3:5], planes[2, 3:5])
 
 
+def test_of_the_planes_that_are_said_the_lowest_counts_and_one_of_no_place_does_not(
+    tmp_path: Path, root: Path
+) -> None:
+    said = [("0", "3", 30), ("x", "0", 99), ("0", "0", 1), ("1", "0", 10)]
+    planes = "".join(f'<Plane TheT="{t}" TheC="0" TheZ="{z}" DeltaT="{delta}"/>' for t, z, delta in said)
+    path = write(tmp_path / "x.ome.tif", TCZYX[:, 0], metadata={"axes": "TZYX"})
+    with tifffile.TiffFile(path) as file:
+        xml = file.ome_metadata or ""
+    date = "<AcquisitionDate>2026-03-01T12:00:00+00:00</AcquisitionDate>"
+    xml = xml.replace("<Pixels", f"{date}<Pixels").replace("</Pixels>", f"{planes}</Pixels>")
+    path.unlink()
+    write(path, TCZYX[:, 0], metadata=None, description=xml)
+    began = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC).timestamp()
+    assert the_run(path, root)["primary"].time.tolist() == [began + 1, began + 10]
+
+
 @pytest.mark.parametrize("second", [volume(2, (5, 8, 8)), volume(2)], ids=["another shape", "the same shape"])
 def test_of_several_images_the_first_is_taken_and_it_is_told(tmp_path: Path, root: Path, second: Any) -> None:
     with tifffile.TiffWriter(tmp_path / "x.tif") as file:

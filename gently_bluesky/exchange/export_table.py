@@ -7,7 +7,7 @@ JSON. What an event does not have, or what is there no more, is an empty cell.
 
 import csv
 import datetime
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -71,7 +71,7 @@ def csv_events(selection: Selection, into: Path | str, *, progress: Progress | N
     room = 2 * sum((run.folder / JOURNAL).stat().st_size for run in selection.runs)
     with staged(into, names, len(selection.events), room=room, progress=progress) as staging:
         for table in tables:
-            columns = {key: f"{key}_" if key in _FIXED else key for key in table.keys}
+            columns = _columns(table.keys)
             fixed = ([column, "", "", "", "", what] for column, what in _FIXED.items())
             about = ([column, key, *_about(table.keys[key])] for key, column in columns.items())
             _write(staging.folder / f"{table.name}.columns.csv", _ABOUT, chain(fixed, about))
@@ -109,6 +109,17 @@ def _keys(events: Sequence[Selected], selection: Selection) -> dict[str, Doc]:
                     "one column cannot hold both. Export these runs apart."
                 )
     return keys
+
+
+def _columns(keys: Collection[str]) -> dict[str, str]:
+    """Name the column of each data key; one whose name we take is called like no other."""
+    columns = {}
+    for key in keys:
+        column = key
+        while column in _FIXED or (column != key and column in keys):
+            column += "_"
+        columns[key] = column
+    return columns
 
 
 def _about(entry: Doc) -> list[Any]:

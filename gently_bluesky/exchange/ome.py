@@ -54,17 +54,22 @@ def facts_of_xml(text: str) -> OmeFacts:
         return OmeFacts()
     sizes = {axis: _number(pixels, f"PhysicalSize{axis}", _UM, "\u00b5m") for axis in "ZYX"}
     planes: dict[tuple[int, int], dict[str, float]] = {}
-    for plane in pixels.iterfind("{*}Plane"):
+    for plane in sorted(pixels.iterfind("{*}Plane"), key=lambda plane: _place(plane)[2]):
         exposure_s, delta_s = (_number(plane, name, _S, "s") for name in ("ExposureTime", "DeltaT"))
         said = {"delta_s": delta_s, "exposure_ms": None if exposure_s is None else exposure_s * 1000}
-        where = int(plane.get("TheT", 0)), int(plane.get("TheC", 0))
-        planes.setdefault(where, {key: value for key, value in said.items() if value is not None})
+        planes.setdefault(_place(plane)[:2], {key: value for key, value in said.items() if value is not None})
     return OmeFacts(
         {axis: size for axis, size in sizes.items() if size},
         [channel.get("Name", "") for channel in pixels.iterfind("{*}Channel")],
         (image.findtext("{*}AcquisitionDate") or "").strip(),
         planes,
     )
+
+
+def _place(plane: ET.Element) -> tuple[int, int, int]:
+    """Give time, channel and z; one that cannot be read is of no plane there is."""
+    t, c, z = (plane.get(name, "0").strip() for name in ("TheT", "TheC", "TheZ"))
+    return (int(t), int(c), int(z)) if t.isdecimal() and c.isdecimal() and z.isdecimal() else (-1, -1, -1)
 
 
 def _number(element: ET.Element, name: str, units: Mapping[str, float], default: str) -> float | None:

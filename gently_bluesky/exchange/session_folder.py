@@ -59,6 +59,11 @@ class SessionFolder:
         """Note what is to be told."""
         self.remarks.append(Remark(kind, file, text))
 
+    def left_out(self, kind: Kind, file: str, text: str) -> None:
+        """Note that a part of a file is in no document: the file lies beside."""
+        self.remark(kind, file, text)
+        self.told.discard(file)
+
     def matching(self, pattern: re.Pattern[str]) -> Iterator[re.Match[str]]:
         """Give the files whose whole name fits."""
         return (match for match in map(pattern.fullmatch, list(self.files)) if match)
@@ -75,10 +80,9 @@ class SessionFolder:
         except (ValueError, OSError) as error:
             self.remark("unreadable", name, f"{error}; it was left out")
             return None
+        self.told.add(name)
         if facts.series > 1:
-            self.remark("unreadable", name, only_first(facts))
-        else:
-            self.told.add(name)
+            self.left_out("unreadable", name, only_first(facts))
         return facts
 
     def sidecar(self, name: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ store's names for things; knows no documents.
 import datetime
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 from gently_bluesky.errors import ConfigError
@@ -20,18 +20,14 @@ from gently_bluesky.read.tiff import TiffFacts
 VOLUME = re.compile(r"embryos/(?P<embryo>[^/]+)/volumes/t(?P<timepoint>\d+)(?P<end>\.tif|\.meta\.yaml)")
 _SNAPSHOT = re.compile(r"(?P<stem>snapshots/(?P<source>.+)_[^_/]+)(?P<end>\.tif|\.meta\.yaml)")
 _FRAME = re.compile(r"(?P<run>embryos/(?P<embryo>[^/]+)/calibration/[^/]+)/(?P<file>frames/[^/]+\.tif)")
+_RECORDS = re.compile(r"(?P<run>embryos/[^/]+/calibration/[^/]+)/frames\.jsonl")
 
 FILED_AT = "filed_at"
 TAKEN = frozenset(
     {"embryo", "timepoint", "position", "channel", "good", "source", "file", "line", "time_index", "channel_index"}
-    | {"file_bytes", "file_modified", "contradiction", "volume", "snapshot", "frame", FILED_AT}
+    | {"file_bytes", "file_modified", "contradiction", "volume", "snapshot", "frame", "calibration_of", FILED_AT}
 )
 """Data keys that mean something here; metadata of such a name get another."""
-
-_TELLS_ITSELF = {
-    "session_id", "embryo_id", "timepoint", "shape", "dtype", "acquired_at", "metadata",
-    "source", "captured_at", "width", "height", "at", "file",
-}  # fmt: skip
 
 
 def images_of(folder: SessionFolder, session: str, said: Said) -> list[Image]:
@@ -93,14 +89,14 @@ class _Images:
         if facts is None:
             return None
         sidecar = self._folder.sidecar(f"{stem}.meta.yaml")
-        truth = {"session_id": self._session, "embryo_id": embryo, "timepoint": timepoint}
+        truth = {"session_id": self._session, "embryo_id": embryo, "timepoint": timepoint, **_geometry(facts)}
         return self._image(
             "primary",
             f"{stem}.tif",
             tuple(self._views(facts)),
-            {"embryo": embryo, "timepoint": timepoint, **_metadata(sidecar)},
+            {"embryo": embryo, "timepoint": timepoint, **_metadata(sidecar, {"acquired_at", *truth})},
             sidecar.get("acquired_at"),
-            self._folder.compare(f"{stem}.meta.yaml", sidecar, truth | _geometry(facts)),
+            self._folder.compare(f"{stem}.meta.yaml", sidecar, truth),
             not_before,
         )
 
@@ -142,38 +138,60 @@ class _Images:
                     f"snapshots_{source}",
                     f"{stem}.tif",
                     (Part("snapshot", facts.shape, facts.dtype),),
-                    {"source": source, **_metadata(sidecar)},
+                    {"source": source, **_metadata(sidecar, {"captured_at", *truth})},
                     sidecar.get("captured_at"),
                     self._folder.compare(f"{stem}.meta.yaml", sidecar, truth),
                 )
 
     def calibration_frames(self) -> Iterator[Image]:
-        records: dict[str, dict[str, dict[str, Any]]] = {}
+        runs: defaultdict[str, list[re.Match[str]]] = defaultdict(list)
         for match in self._folder.matching(_FRAME):
-            facts = self._folder.image(match[0])
-            if facts is None:
-                continue
-            if match["run"] not in records:
-                lines = self._folder.lines(f"{match['run']}/frames.jsonl")
-                records[match["run"]] = {str(record.get("file")): record for _, record in lines}
-            record = records[match["run"]].get(match["file"], {})
-            yield self._image(
-                "calibration_frames",
-                match[0],
-                (Part("frame", facts.shape, facts.dtype),),
-                {"calibration_of": match["embryo"], **_metadata(record)},  # it is no volume of the embryo
-                record.get("at"),
-                self._folder.compare(match[0], record, _geometry(facts)),
-            )
+            runs[match["run"]].append(match)
+        for match in self._folder.matching(_RECORDS):
+            runs.setdefault(match["run"], [])
+        for run, matches in runs.items():
+            records = self._records(f"{run}/frames.jsonl")
+            for match in matches:
+                if (facts := self._folder.image(match[0])) is not None:
+                    _, record = records.pop(match["file"], (0, {}))
+                    yield self._frame(match, facts, record)
+            for file, (number, _) in records.items():
+                text = f"line {number} is of {file}, which is not there, or cannot be read"
+                self._folder.left_out("missing", f"{run}/frames.jsonl", text)
+
+    def _records(self, name: str) -> dict[str, tuple[int, dict[str, Any]]]:
+        """Give the records of calibration frames, and their lines, by the file of each."""
+        records: dict[str, tuple[int, dict[str, Any]]] = {}
+        for number, record in self._folder.lines(name):
+            if record.get("file") is None:
+                self._folder.left_out("missing", name, f"line {number} is of no file")
+            elif (before := records.get(file := str(record["file"]))) is not None:
+                text = f"line {number} is of {file} like line {before[0]}, which is believed"
+                self._folder.left_out("contradiction", name, text)
+            else:
+                records[file] = number, record
+        return records
+
+    def _frame(self, match: re.Match[str], facts: TiffFacts, record: Mapping[str, Any]) -> Image:
+        truth = _geometry(facts)
+        of = {"calibration_of": match["embryo"]}  # it is no volume of the embryo
+        return self._image(
+            "calibration_frames",
+            match[0],
+            (Part("frame", facts.shape, facts.dtype),),
+            {**of, **_metadata(record, {"at", "file", *truth})},
+            record.get("at"),
+            self._folder.compare(match[0], record, truth),
+        )
 
 
 def _geometry(facts: TiffFacts) -> dict[str, Any]:
     return {"shape": list(facts.shape), "dtype": facts.dtype}
 
 
-def _metadata(sidecar: Mapping[str, Any]) -> dict[str, Scalar]:
-    """Give all that a sidecar says beside what its image tells itself: its metadata, and what was added since."""
-    more = {key: value for key, value in sidecar.items() if key not in _TELLS_ITSELF}
+def _metadata(sidecar: Mapping[str, Any], known: Set[str]) -> dict[str, Scalar]:
+    """Give all that a sidecar says beside what is known without: its metadata, and what was added since."""
+    more = {key: value for key, value in sidecar.items() if key not in known | {"metadata"}}
     metadata = sidecar.get("metadata")
     said = metadata if isinstance(metadata, Mapping) else {"metadata": metadata}
-    return scalars(said, taken=TAKEN) | scalars(more, taken=TAKEN)
+    return scalars(said, more, taken=TAKEN)

@@ -4,7 +4,8 @@ What is torn is an error or a remark, never guessed at. Knows no layout of folde
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         said = yaml.load(path.read_bytes(), Loader=_Loader)
         _hold_few(said)
+        said = _with_names(said)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = "" if mark is None else f" (line {mark.line + 1})"
@@ -60,7 +62,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
         raise ValueError(f"it is torn: {error!r:.200}") from error
     if isinstance(said, dict):
-        return {str(key): value for key, value in said.items()}
+        return said
     raise ValueError("it is empty" if said is None else f"it should hold keys and values, and holds {said!r:.80}")
 
 
@@ -68,11 +70,31 @@ def _hold_few(said: object) -> None:
     seen, left = 0, [said]
     while left:
         value = left.pop()
-        inside = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+        inside = (
+            list(value.values()) if isinstance(value, dict) else value if isinstance(value, list | tuple) else []
+        )
         left += inside
         seen += 1
         if seen + len(left) > _MOST_VALUES:
             raise ValueError(f"more than {_MOST_VALUES:,} values")
+
+
+def _with_names(said: Any) -> Any:
+    """Give what YAML holds with keys that are text, whatever they were, and sets in an order."""
+    if isinstance(said, dict):
+        return _unlike((str(key), _with_names(value)) for key, value in said.items())
+    if isinstance(said, set):
+        return sorted(map(str, said))
+    return [_with_names(value) for value in said] if isinstance(said, list | tuple) else said
+
+
+def _unlike(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Give all pairs; of those with one name the later ones get a number."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        names = chain([name], (f"{name}_{number}" for number in count(2)))
+        found[next(each for each in names if each not in found)] = value
+    return found
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
@@ -90,29 +112,33 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
                 yield number, record if is_record else f"line {number} should be an object, and is {record!r:.80}"
 
 
-def scalars(said: object, *, taken: frozenset[str] = frozenset(), prefix: str = "") -> dict[str, Scalar]:
+def scalars(*said: object, taken: frozenset[str] = frozenset()) -> dict[str, Scalar]:
     """Give every value in nested mappings, by its keys joined with "_"; what is None is not known, and left out.
 
     Parameters
     ----------
     said
-        A mapping, or anything else, which has no values.
+        Mappings, or anything else, which has no values.
     taken
         Names that mean something else; a value of such a name is called ``metadata_<name>``.
-    prefix
-        In front of every name.
+
+    Values that come to one name are numbered, from the second on.
 
     Examples
     --------
     >>> scalars({"exposure_ms": 5.0, "calibration": {"galvo_center": 0, "note": None}, "roi": [1, 2]})
     {'exposure_ms': 5.0, 'calibration_galvo_center': 0, 'roi': '[1, 2]'}
+    >>> scalars({"a": {"b": 1}, "a_b": 2})
+    {'a_b': 1, 'a_b_2': 2}
     """
-    found: dict[str, Scalar] = {}
-    for name, value in _leaves(said, prefix):
-        found[f"metadata_{name}" if name in taken else name] = (
-            value if isinstance(value, Scalar) else json.dumps(value, default=str)
+    leaves = (leaf for each in said for leaf in _leaves(each, ""))
+    return _unlike(
+        (
+            f"metadata_{name}" if name in taken else name,
+            value if isinstance(value, Scalar) else json.dumps(value, default=str),
         )
-    return found
+        for name, value in leaves
+    )
 
 
 def _leaves(said: object, prefix: str) -> Iterator[tuple[str, object]]:
