@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 from gently_bluesky import FileWriter
 from gently_bluesky.exchange.export_documents import json_lines
 from gently_bluesky.exchange.export_imagej import imagej
+from gently_bluesky.exchange.export_ome_tiff import ome_tiff
 from gently_bluesky.exchange.export_ome_zarr import ome_zarr
 from gently_bluesky.exchange.export_suitcase import tiff_series, tiff_stack
 from gently_bluesky.exchange.export_table import csv_events
@@ -22,7 +23,7 @@ VIEWS = ("A", "B")
 CHANNELS = ("488 only", "561 only")
 
 Writer = Callable[..., tuple[Path, ...]]
-OF_PIXELS: tuple[Writer, ...] = (tiff_stack, tiff_series, imagej, ome_zarr)
+OF_PIXELS: tuple[Writer, ...] = (ome_tiff, tiff_stack, tiff_series, imagej, ome_zarr)
 WRITERS: tuple[Writer, ...] = (*OF_PIXELS, csv_events, json_lines)
 
 

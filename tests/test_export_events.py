@@ -16,7 +16,7 @@ import tifffile
 from bluesky import Msg
 
 from gently_bluesky import Catalog, FileWriter
-from gently_bluesky.errors import ExportError, JournalError
+from gently_bluesky.errors import JournalError
 from gently_bluesky.exchange.export_documents import json_lines
 from gently_bluesky.exchange.export_table import csv_events
 from gently_bluesky.exchange.selection import select
@@ -138,12 +138,18 @@ def test_runs_with_other_keys_share_a_table_and_what_one_has_not_is_empty(root: 
     assert [(row["x_um"], row["y_um"]) for row in table(path)] == [("1.5", ""), ("", "1.5")]
 
 
-def test_runs_that_differ_in_a_unit_share_no_table(root: Path, tmp_path: Path) -> None:
-    for unit in ("um", "mm"):
-        record(root, bp.count([inline("x", 1.0, units=unit)], 1))
-    with pytest.raises(ExportError, match="'x' is in 'um' in one run and in 'mm' in another"):
-        csv_events(select(Catalog(root)), tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+def test_runs_that_differ_in_a_unit_have_a_column_for_each(root: Path, tmp_path: Path) -> None:
+    for said in ({"units": "um"}, {"units": "mm"}, {}):
+        record(root, bp.count([inline("x", 1.5, y=2.0, **said)], 1))
+    path, about = csv_events(select(Catalog(root)), tmp_path)
+    names = ["x (um)", "x (mm)", "x (no units)"]
+    assert [[row[name] for name in names] for row in table(path)] == [
+        ["1.5", "", ""],
+        ["", "1.5", ""],
+        ["", "", "1.5"],
+    ]
+    of_x = [row for row in table(about) if row["data_key"] == "x"]
+    assert [(row["column"], row["units"]) for row in of_x] == list(zip(names, ["um", "mm", ""], strict=True))
 
 
 def test_a_file_that_was_removed_is_an_empty_cell(root: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ Several = list[str] | None
 class Format(enum.StrEnum):
     """What an export is written as."""
 
+    OME_TIFF = "ome-tiff"
     TIFF_STACK = "tiff-stack"
     TIFF_SERIES = "tiff-series"
     IMAGEJ = "imagej"
@@ -32,6 +33,7 @@ class Format(enum.StrEnum):
 
 
 _WRITERS: Mapping[Format, tuple[str, str]] = {
+    Format.OME_TIFF: ("export_ome_tiff", "ome_tiff"),
     Format.TIFF_STACK: ("export_suitcase", "tiff_stack"),
     Format.TIFF_SERIES: ("export_suitcase", "tiff_series"),
     Format.IMAGEJ: ("export_imagej", "imagej"),
@@ -41,7 +43,7 @@ _WRITERS: Mapping[Format, tuple[str, str]] = {
 }
 """Module and function of each, imported when it is asked for: codecs take time."""
 
-_OF_PIXELS = {Format.TIFF_STACK, Format.TIFF_SERIES, Format.IMAGEJ, Format.OME_ZARR}
+_OF_PIXELS = {Format.OME_TIFF, Format.TIFF_STACK, Format.TIFF_SERIES, Format.IMAGEJ, Format.OME_ZARR}
 _OF_TIMES = {Format.IMAGEJ, Format.OME_ZARR}
 
 
@@ -71,13 +73,20 @@ def export(
     include_bad: Annotated[
         bool, typer.Option("--include-bad", help="Volumes that are marked as not good, too.")
     ] = False,
+    derived: Annotated[
+        bool, typer.Option("--derived", help="If no run is named: what was derived, not what was acquired.")
+    ] = False,
     dtype: Annotated[
         str | None, typer.Option("--as", help="The dtype of pixels; a value that it cannot hold is an error.")
     ] = None,
     split: Annotated[Split | None, typer.Option(help="imagej, ome-zarr: a file a timepoint.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a run, or the volumes and events that show what is named, for other programs."""
+    """Write a run, or the volumes and events that show what is named, for other programs.
+
+    Voxel sizes, channels and times are in ome-tiff, imagej and ome-zarr; tiff-stack and tiff-series hold planes
+    and nothing else. json holds the documents of whole runs. If no run is named, derived ones are left out.
+    """
     said = {"session": session, "embryo": embryo, "view": view, "channel": channel, "stream": stream}
     asked: dict[str, Any] = {name: values for name, values in {**said, "data_key": key}.items() if values}
     if timepoint:
@@ -90,7 +99,9 @@ def export(
     options |= {"split_time": split is Split.TIME} if to in _OF_TIMES else {}
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     catalog = Catalog(root)
-    selection = select(catalog if run is None else find(catalog, run), **asked, include_bad=include_bad)
+    selection = select(
+        catalog if run is None else find(catalog, run), **asked, include_bad=include_bad, derived=derived
+    )
     with _progress() as bar:
         task = bar.add_task("exporting", total=None)
 

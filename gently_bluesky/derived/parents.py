@@ -17,7 +17,7 @@ from gently_bluesky.read.run import Run
 from gently_bluesky.read.stream import Stream
 from gently_bluesky.read.volumes import Volume, Volumes
 from gently_bluesky.read.words import listed
-from gently_bluesky.store.streams import Doc, Row, is_good
+from gently_bluesky.store.streams import Doc, Row, is_good, measured_at
 
 if TYPE_CHECKING:
     import dask.array
@@ -265,7 +265,7 @@ def _volumes(run: Run, wanted: _Wanted, bad: Bad) -> Iterator[ParentVolume]:
                         row.seq_num,
                         run.start,
                         row.data,
-                        row.time,
+                        measured_at(row),
                         described[row.descriptor],
                         images,
                         event,

@@ -1,8 +1,10 @@
 """Documents as JSON lines: ``{"name": ..., "doc": ...}`` a line, strict JSON, a file a run.
 
-A run's documents are written whole, whatever of the run was selected: a part of them would be no run.
+A run's documents are written whole, whatever of the run was selected: a part of them would be no run. Where a part
+was asked for, a warning says so.
 """
 
+import logging
 from pathlib import Path
 
 from gently_bluesky.exchange.export_names import unlike
@@ -10,6 +12,8 @@ from gently_bluesky.exchange.export_target import Progress, staged
 from gently_bluesky.exchange.selection import Selection
 from gently_bluesky.store.layout import JOURNAL, run_folder_name
 from gently_bluesky.store.strict_json import encode, plain
+
+log = logging.getLogger(__name__)
 
 
 def json_lines(selection: Selection, into: Path | str, *, progress: Progress | None = None) -> tuple[Path, ...]:
@@ -39,6 +43,8 @@ def json_lines(selection: Selection, into: Path | str, *, progress: Progress | N
         As they say.
     """
     runs = selection.runs
+    if parts := sorted(selection.asked.keys() - {"session"}):
+        log.warning("documents are those of whole runs, not only what was asked for by %s", ", ".join(parts))
     names = [f"{name}.jsonl" for name in unlike([run_folder_name(run.start) for run in runs])]
     nbytes = sum((run.folder / JOURNAL).stat().st_size for run in runs)
     with staged(into, names, nbytes, room=nbytes, progress=progress) as staging:

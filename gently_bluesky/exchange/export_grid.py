@@ -84,7 +84,7 @@ class Grid:
 
     @property
     def times(self) -> list[list[float | None]]:
-        """Of the events, seconds since the epoch, by timepoint, then channel; None where there was no event."""
+        """When volumes were measured, seconds since the epoch, by timepoint, then channel; None if not known."""
         return [[pixels.volume.shows.time for pixels in row] for row in self.cells]
 
     @property

@@ -1,13 +1,15 @@
 """What exported files are called: by what they show, so that they sort, and no two the same.
 
-Session, embryo, timepoint, view, channel, as far as they are known and one. Where nothing says which timepoint, it
-is the run's folder, the stream and the seq_num. A second volume of one address is told apart by run and seq_num.
+Session, embryo, timepoint, view, channel, as far as they are known and one, and by which function it was derived.
+Where nothing says which timepoint, it is the run's folder, the stream and the seq_num. A second volume
+of one address is told apart by run and seq_num.
 """
 
 from collections.abc import Sequence
 from itertools import chain, count
 
 from gently_bluesky.exchange.selection import Selected
+from gently_bluesky.read.parentage import called
 from gently_bluesky.store.layout import run_folder_name, slug
 
 _LETTERS = 40  # of each part: a name has 255 at most
@@ -46,7 +48,9 @@ def _name(group: Sequence[Selected], digits: int) -> str:
     timepoints = _timepoints(group)
     when = [_span("t", timepoints, digits)] if len(timepoints) == len(group) else _place(group)
     what = _one(group, "view") or _one(group, "data_key")
-    parts = [_one(group, "session"), _one(group, "embryo"), *when, what, _one(group, "channel")]
+    by = {called(item.run.start) for item in group}
+    made = slug(by.pop(), _LETTERS) if len(by) == 1 and any(by) else None
+    parts = [_one(group, "session"), _one(group, "embryo"), *when, what, _one(group, "channel"), made]
     return "_".join(filter(None, parts)) or "selection"
 
 

@@ -99,7 +99,9 @@ def _suitcase(name: str) -> Any:
 
 def _volumes(selection: Selection, dtype: DTypeLike | None) -> list[Outgoing]:
     volumes = pixels_of(selection, dtype)
-    without = next((pixels.volume for pixels in volumes if pixels.volume.shows.time is None), None)
+    without = next(
+        (each.volume for each in volumes if each.volume.stream.rows[each.volume.event].uid is None), None
+    )
     if without is not None:
         raise ExportError(
             f"suitcase-tiff takes events, and {without} has none (a fly scan). Choose another format."

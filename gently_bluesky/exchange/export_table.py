@@ -2,18 +2,20 @@
 
 First come run, seq_num, time and what the event shows, also where only the start document says so. The column of
 an image holds the path of the file or store in which its volume is now, or a uri. What is no number and no text is
-JSON. What an event does not have, or what is there no more, is an empty cell.
+JSON. What an event does not have, or what is there no more, is an empty cell. A data key that runs have in
+different units has a column for each.
 """
 
 import csv
 import datetime
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from gently_bluesky.errors import ExportError, GentlyError, UnfillableError
+from gently_bluesky.errors import GentlyError, UnfillableError
 from gently_bluesky.exchange.export_names import names_of, unlike
 from gently_bluesky.exchange.export_target import Progress, Staging, staged
 from gently_bluesky.exchange.selection import Selected, Selection
@@ -33,13 +35,28 @@ _FIXED = {
 _ABOUT = ("column", "data_key", "units", "dtype", "shape", "source")
 
 
+_Column = tuple[str, str | None]  # a data key, and its units
+
+
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """One stream of all selected runs: its events, and what each data key is."""
+    """One stream of all selected runs: its events, and what each column is."""
 
     name: str
     events: Sequence[Selected]
-    keys: Mapping[str, Doc]
+    columns: Mapping[_Column, Doc]
+
+    @property
+    def headings(self) -> list[str]:
+        """Names of the columns, no two alike: their data keys, and units where a data key has several."""
+        often = Counter(key for key, _ in self.columns)
+        names: list[str] = []
+        for key, units in self.columns:
+            name = key if often[key] == 1 else f"{key} ({units or 'no units'})"
+            while name in _FIXED or name in names or (name != key and name in often):
+                name += "_"
+            names.append(name)
+        return names
 
 
 def csv_events(selection: Selection, into: Path | str, *, progress: Progress | None = None) -> tuple[Path, ...]:
@@ -61,8 +78,6 @@ def csv_events(selection: Selection, into: Path | str, *, progress: Progress | N
 
     Raises
     ------
-    ExportError
-        Runs say different units of one data key.
     TargetExistsError, DiskFullError
         As they say.
     """
@@ -71,11 +86,13 @@ def csv_events(selection: Selection, into: Path | str, *, progress: Progress | N
     room = 2 * sum((run.folder / JOURNAL).stat().st_size for run in selection.runs)
     with staged(into, names, len(selection.events), room=room, progress=progress) as staging:
         for table in tables:
-            columns = _columns(table.keys)
             fixed = ([column, "", "", "", "", what] for column, what in _FIXED.items())
-            about = ([column, key, *_about(table.keys[key])] for key, column in columns.items())
+            about = (
+                [heading, key, *_about(entry)]
+                for heading, ((key, _), entry) in zip(table.headings, table.columns.items(), strict=True)
+            )
             _write(staging.folder / f"{table.name}.columns.csv", _ABOUT, chain(fixed, about))
-            _write(staging.folder / f"{table.name}.csv", [*_FIXED, *columns.values()], _rows(table, staging))
+            _write(staging.folder / f"{table.name}.csv", [*_FIXED, *table.headings], _rows(table, staging))
     return staging.paths
 
 
@@ -88,38 +105,26 @@ def _tables(selection: Selection) -> list[_Table]:
     stem = whole or names_of([selection.events])[0]
     names = unlike([f"{stem}_{slug(stream)}" for stream in events])
     return [
-        _Table(name, of_stream, _keys(of_stream, selection))
+        _Table(name, of_stream, _columns(of_stream, selection))
         for name, of_stream in zip(names, events.values(), strict=True)
     ]
 
 
-def _keys(events: Sequence[Selected], selection: Selection) -> dict[str, Doc]:
-    """Give what the runs say of each data key; of images only those that were asked for, if any were."""
+def _columns(events: Sequence[Selected], selection: Selection) -> dict[_Column, Doc]:
+    """Give what the runs say of each data key in each of its units; of images those that were asked for."""
     asked = bool(selection.asked.keys() & {"view", "data_key"})
     images = {(volume.stream.name, volume.shows.data_key) for volume in selection.volumes}
-    keys: dict[str, Doc] = {}
+    columns: dict[_Column, Doc] = {}
     for stream in {event.run.uid: event.stream for event in events}.values():
         for key, entry in stream.data_keys.items():
             if key in _SHOWN or (asked and entry.get("external") and (stream.name, key) not in images):
                 continue
-            known = keys.setdefault(key, entry)
-            if known.get("units") != entry.get("units"):
-                raise ExportError(
-                    f"{key!r} is in {known.get('units')!r} in one run and in {entry.get('units')!r} in another; "
-                    "one column cannot hold both. Export these runs apart."
-                )
-    return keys
-
-
-def _columns(keys: Collection[str]) -> dict[str, str]:
-    """Name the column of each data key; one whose name we take is called like no other."""
-    columns = {}
-    for key in keys:
-        column = key
-        while column in _FIXED or (column != key and column in keys):
-            column += "_"
-        columns[key] = column
+            columns.setdefault(_column(key, entry), entry)
     return columns
+
+
+def _column(key: str, entry: Doc) -> _Column:
+    return key, None if entry.get("external") else entry.get("units")  # of an image the column holds a path
 
 
 def _about(entry: Doc) -> list[Any]:
@@ -128,13 +133,16 @@ def _about(entry: Doc) -> list[Any]:
 
 
 def _rows(table: _Table, staging: Staging) -> Iterator[list[Any]]:
+    said: dict[str, dict[str, Doc]] = {}
     for event in table.events:
         row = event.stream.rows[event.event]
-        in_files = event.stream.image_keys
-        cells = [
-            _place(event, key) if key in in_files and key in row.volumes else _cell(row.data.get(key))
-            for key in table.keys
-        ]
+        if event.run.uid not in said:
+            said[event.run.uid] = event.stream.data_keys
+        values = {
+            _column(key, entry): _place(event, key) if key in row.volumes else _cell(row.data.get(key))
+            for key, entry in said[event.run.uid].items()
+        }
+        cells = [values.get(column) for column in table.columns]
         shown = (_cell(getattr(event.shows, name)) for name in _SHOWN)
         yield [event.run.uid, row.seq_num, _iso(row.time), row.time, *shown, *cells]
         staging.wrote(1)

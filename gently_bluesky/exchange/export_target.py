@@ -132,11 +132,12 @@ def _check_room(folder: Path, needed: int) -> None:
 def _naming_a_failed_write(target: Path) -> Iterator[None]:
     try:
         yield
-    except GentlyError:
-        raise
     except OSError as error:
-        free = free_bytes(target)
-        what = f"The export to {target} failed and was taken back: {error}; {free:,} bytes are free there."
+        full = isinstance(error, DiskFullError)
+        if isinstance(error, GentlyError) and not full:
+            raise
+        free, why = free_bytes(target), os.strerror(errno.ENOSPC) if full else error
+        what = f"The export to {target} failed and was taken back: {why}; {free:,} bytes are free there."
         if error.errno == errno.ENOSPC or free < _FULL_BYTES:
             raise DiskFullError(errno.ENOSPC, what) from error
         raise OSError(error.errno or errno.EIO, what) from error

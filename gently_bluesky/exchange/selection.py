@@ -17,12 +17,13 @@ from gently_bluesky.read.answers import said
 from gently_bluesky.read.assets import Pixels
 from gently_bluesky.read.catalog import Catalog
 from gently_bluesky.read.images import ImageSeries
+from gently_bluesky.read.parentage import is_derived
 from gently_bluesky.read.run import Run
 from gently_bluesky.read.stream import Stream
 from gently_bluesky.read.volumes import fits, no_volumes
 from gently_bluesky.read.words import listed
 from gently_bluesky.store.index import VolumeRow, shown_by
-from gently_bluesky.store.streams import Doc
+from gently_bluesky.store.streams import Doc, measured_at
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class Selected:
     event
         Its position on the event axis.
     shows
-        What it shows.
+        What it shows; its time is when that was measured, also where it was derived afterwards.
     """
 
     run: Run
@@ -126,6 +127,7 @@ def select(
     stream: str | Iterable[str] | None = None,
     data_key: str | Iterable[str] | None = None,
     include_bad: bool = False,
+    derived: bool | None = False,
 ) -> Selection:
     """Select events and volumes, of one run or of all that a catalog has.
 
@@ -137,6 +139,9 @@ def select(
         What a volume must be: one value, or several of which it must be one.
     include_bad
         Take volumes of events that are marked as not good, too, as far as they are whole.
+    derived
+        Of a catalog, as `Catalog.volumes` has it. False: what devices gave; True: what was derived from it;
+        None: both. A run that is given is taken, whatever it is.
 
     Raises
     ------
@@ -153,7 +158,7 @@ def select(
         "data_key": data_key,
     }
     asked = {name: _values(value) for name, value in named.items() if value is not None}
-    runs = [source] if isinstance(source, Run) else _runs(source, asked)
+    runs = [source] if isinstance(source, Run) else _runs(source, asked, derived)
     found = [pair for run in runs for pair in _of_run(run)]
     events, volumes = [event for event, _ in found], [volume for _, each in found for volume in each]
     fitting = [volume for volume in volumes if fits(volume.shows, asked)]
@@ -161,7 +166,9 @@ def select(
     chosen = _events_of(events, fitting, asked)
     why_none = "" if taken else no_volumes([volume.shows for volume in volumes], asked).why_none
     if not chosen:
-        raise NothingSelectedError(f"Nothing is selected: {_why_no_run(source, runs, asked) or why_none}.")
+        raise NothingSelectedError(
+            f"Nothing is selected: {_why_no_run(source, runs, asked, derived) or why_none}."
+        )
     if taken:
         _hold_all_there(taken, volumes, asked)
     else:
@@ -204,9 +211,9 @@ def _values(value: Any) -> frozenset[Any]:
     return frozenset([value] if isinstance(value, str | int | np.integer) else value)
 
 
-def _runs(catalog: Catalog, asked: Mapping[str, frozenset[Any]]) -> list[Run]:
+def _runs(catalog: Catalog, asked: Mapping[str, frozenset[Any]], derived: bool | None) -> list[Run]:
     one = {name: next(iter(asked[name])) for name in ("session", "embryo") if len(asked.get(name, ())) == 1}
-    return catalog.search(**one)[::-1]
+    return [run for run in catalog.search(**one)[::-1] if derived in {None, is_derived(run.start)}]
 
 
 def _of_run(run: Run) -> Iterator[tuple[Selected, list[Selected]]]:
@@ -215,7 +222,7 @@ def _of_run(run: Run) -> Iterator[tuple[Selected, list[Selected]]]:
         stream = run[name]
         images = {key: entry for key, entry in stream.data_keys.items() if _holds_images(entry)}
         for position, row in enumerate(stream.rows):
-            shows = VolumeRow(name, row.seq_num, "", row.time, **shown_by(row, run.start))
+            shows = VolumeRow(name, row.seq_num, "", measured_at(row), **shown_by(row, run.start))
             there = [key for key in images if key in row.volumes or key in row.data]
             volumes = [replace(shows, data_key=key, view=images[key].get("view")) for key in there]
             event = Selected(run, stream, position, shows)
@@ -235,10 +242,13 @@ def _events_of(
     return [event for event in events if fits(event.shows, asked)]
 
 
-def _why_no_run(source: Catalog | Run, runs: Sequence[Run], asked: Mapping[str, frozenset[Any]]) -> str:
+def _why_no_run(
+    source: Catalog | Run, runs: Sequence[Run], asked: Mapping[str, frozenset[Any]], derived: bool | None
+) -> str:
     if isinstance(source, Run) or runs:
         return ""
-    return no_volumes([volume.row for volume in source.volumes(include_bad=True)], asked).why_none
+    there = source.volumes(include_bad=True, derived=derived)
+    return no_volumes([volume.row for volume in there], asked).why_none
 
 
 def _hold_all_there(

@@ -19,6 +19,7 @@ from gently_bluesky.read.answers import Answer, why_none
 from gently_bluesky.read.assets import AssetReader, HandlerRegistry
 from gently_bluesky.read.folder import FolderOrigin
 from gently_bluesky.read.lineage import Lineage, Relative, trace
+from gently_bluesky.read.parentage import is_derived
 from gently_bluesky.read.run import Run
 from gently_bluesky.read.volumes import Volume, Volumes, fits, no_volumes
 from gently_bluesky.read.words import counted, listed
@@ -298,8 +299,7 @@ class Catalog:
         self, since: When | None, until: When | None, metadata: Mapping[str, Any], derived: bool | None
     ) -> Iterator[tuple[str, VolumeRow]]:
         for entry in self._between(since, until):
-            is_derived = "parents" in entry.start
-            if derived in {None, is_derived} and self._fits(entry, metadata):
+            if derived in {None, is_derived(entry.start)} and self._fits(entry, metadata):
                 yield from ((entry.start["uid"], row) for row in self._index.whole(entry).volumes if row.data_key)
 
     def _still_stored(self, volumes: Sequence[Volume]) -> list[Volume]:

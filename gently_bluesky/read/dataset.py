@@ -40,7 +40,7 @@ def dataset(
     columns: Mapping[str, ImageSeries | NDArray[Any]],
     data_keys: Mapping[str, Mapping[str, Any]],
     *,
-    time: NDArray[np.float64],
+    times: Mapping[str, NDArray[np.float64]],
     seq_num: NDArray[np.int64],
 ) -> xr.Dataset:
     """Give a Dataset of columns, each (event, ...); see `Stream.read`."""
@@ -61,9 +61,10 @@ def dataset(
             dims = ("event", *_named(data_keys[name].get("dims", ()), np.shape(value)[1:], key, sizes))
             variables[key] = xr.Variable(dims, value, attributes)
     coordinates: dict[str, Any] = {
-        "time": ("event", time, {"units": "s", "long_name": "seconds since the epoch"}),
-        "seq_num": ("event", seq_num),
+        name: ("event", time, {"units": "s", "long_name": "seconds since the epoch"})
+        for name, time in times.items()
     }
+    coordinates["seq_num"] = "event", seq_num
     coordinates |= {
         key: variables.pop(key)
         for key in IDENTITY_KEYS
@@ -80,7 +81,7 @@ def _named(said: Sequence[str], shape: Sequence[int], key: str, sizes: Mapping[s
 
 
 def _name(key: str) -> str:
-    return f"{key}_" if key in {"time", "seq_num"} else key  # those are the coordinates
+    return f"{key}_" if key in {"time", "measured_time", "seq_num"} else key  # those are the coordinates
 
 
 # --- with coordinates ---------------------------------------------------------------------------------------
@@ -97,14 +98,22 @@ def measured(stream: "Stream", *, include_bad: bool) -> xr.Dataset:
         data[name] = dims, images.to_dask(), attributes | ({"view": entry["view"]} if "view" in entry else {})
         for what, variable in (*_axes(dims, images), *_stage(entry, stream)):
             claims[what][name] = variable
-    utc = np.datetime64(0, "ns") + np.round(stream.time * 1e6).astype("timedelta64[us]")
-    coordinates = {"time_utc": xr.Variable("event", utc)} | dict(_settled(claims))
+    coordinates = {
+        f"{name}_utc": xr.Variable("event", _on_the_calendar(data[name].values))
+        for name in ("time", "measured_time")
+        if name in data.coords
+    }
+    coordinates |= _settled(claims)
     data = data.rename({name: f"{name}_" for name in coordinates.keys() & data.variables.keys()})
     data = data.assign_coords(coordinates)
     for name, variable in coordinates.items():
         if "event" not in variable.dims:
             data = data.set_xindex(name)
     return data
+
+
+def _on_the_calendar(seconds: NDArray[np.float64]) -> NDArray[np.datetime64]:
+    return np.datetime64(0, "ns") + np.round(seconds * 1e6).astype("timedelta64[us]")
 
 
 def _axes(dims: Sequence[Hashable], images: ImageSeries) -> Iterator[tuple[str, xr.Variable | None]]:

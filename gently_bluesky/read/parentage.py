@@ -44,7 +44,7 @@ class Edge:
     @property
     def call(self) -> str:
         """What was called, as a person reads it: "deskew(angle_deg=45)"."""
-        name = self.function.rpartition(".")[2]
+        name = _short(self.function)
         return f"{name}({', '.join(f'{key}={value!r}' for key, value in self.parameters.items())})" if name else ""
 
     def as_dict(self) -> Doc:
@@ -68,6 +68,21 @@ def selection_of(edges: Iterable[Edge]) -> str:
         what = "/".join(part for part in (stream, ", ".join(filter(None, keys))) if part)
         parts.append(" ".join(part for part in (role and f"{role}:", what, spans) if part))
     return ", ".join(filter(None, parts))
+
+
+def called(start: Mapping[str, Any]) -> str:
+    """Give the name of the function that a run was derived by, without its module; "" if there was none."""
+    function = start.get("function")
+    return _short(str(function.get("name", ""))) if isinstance(function, Mapping) and is_derived(start) else ""
+
+
+def _short(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def is_derived(start: Mapping[str, Any]) -> bool:
+    """Whether a start document says that its run's data were derived from others."""
+    return "parents" in start
 
 
 def edges_of(start: Mapping[str, Any]) -> tuple[Edge, ...]:

@@ -304,7 +304,8 @@ class Run:
             What `Stream.read` gives: dimensions ``event``, ``z``, ``y``, ``x``; images of another size have their
             own, ``<data key>_z`` and so on. Coordinates beside those that it has there:
 
-            - ``time_utc`` (event,), datetime64[ns]: ``time`` on the calendar; NaT where a fly scan gave no events;
+            - ``time_utc`` (event,), datetime64[ns]: ``time`` on the calendar; NaT where a fly scan gave no events.
+              Of a derived run also ``measured_time_utc``, of ``measured_time``: ``time`` is when it was computed;
             - ``z_um``, ``y_um``, ``x_um``, each along its dimension: micrometers from the middle of the first
               voxel, indexed: ``data.sel(z_um=12.3, method="nearest")``. Where the spacing changed from event to
               event, (event, z) and not indexed; absent where the documents do not say it;

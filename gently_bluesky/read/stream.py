@@ -15,7 +15,7 @@ from gently_bluesky.read.images import ImageSeries
 from gently_bluesky.read.origin import VolumeReader
 from gently_bluesky.read.words import counted
 from gently_bluesky.store.index import IDENTITY_KEYS
-from gently_bluesky.store.streams import Doc, Row, StreamTable
+from gently_bluesky.store.streams import Doc, Row, StreamTable, measured_at
 
 if TYPE_CHECKING:
     import xarray
@@ -78,6 +78,12 @@ class Stream:
     def time(self) -> NDArray[np.float64]:
         """(event,), seconds since the epoch; nan where a fly scan gave no events."""
         return np.array([np.nan if row.time is None else row.time for row in self._rows], np.float64)
+
+    @property
+    def measured_time(self) -> NDArray[np.float64]:
+        """(event,), when what events hold was measured: `time`, of derived events that of their first parent."""
+        times = (measured_at(row) for row in self._rows)
+        return np.array([np.nan if time is None else time for time in times], np.float64)
 
     def configuration(self, position: int = -1) -> dict[str, dict[str, Any]]:
         """Give the configuration of each device that was in force for an event: {device: {key: value}}.
@@ -143,7 +149,9 @@ class Stream:
         xarray.Dataset
             Dimension ``event``; coordinates ``time`` (event,), seconds since the epoch, ``seq_num`` (event,), and
             what each volume shows: ``embryo``, ``timepoint``, ``position``, ``channel``, ``good``, as far as they
-            are data keys of the stream, whatever `keys` are. Units of each data key are in its attributes.
+            are data keys of the stream, whatever `keys` are. The time of derived events is when they were
+            computed; a coordinate ``measured_time`` (event,) says when that was measured of which they were made,
+            the first of it. Units of each data key are in its attributes.
         """
         from gently_bluesky.read.dataset import dataset  # noqa: PLC0415 - xarray takes 0.3 s
 
@@ -154,7 +162,8 @@ class Stream:
                 key: column.including_bad if isinstance(column, ImageSeries) else column
                 for key, column in columns.items()
             }
-        return dataset(columns, self.data_keys, time=self.time, seq_num=self.seq_num)
+        times = {"time": self.time} | ({"measured_time": self.measured_time} if "parent_time" in self else {})
+        return dataset(columns, self.data_keys, times=times, seq_num=self.seq_num)
 
 
 def _exact(values: Sequence[Any], dtype: str | None) -> NDArray[Any] | None:

@@ -68,6 +68,19 @@ class Row:
     _order: dict[str, int] = field(default_factory=dict)
 
 
+def measured_at(row: Row) -> float | None:
+    """Give when what an event holds was measured, seconds since the epoch; None if that is not known.
+
+    Of an event that was derived it is the time of its parent, of the first of several; its own is when it was
+    computed.
+    """
+    if "parent_time" not in row.data:
+        return row.time
+    said = row.data["parent_time"]
+    times = [time for time in (said if isinstance(said, list) else [said]) if isinstance(time, int | float)]
+    return min(times, default=None)
+
+
 @dataclass(slots=True)
 class _Datum:
     order: int
