@@ -30,6 +30,15 @@ def write(path: Path, pixels: Any, **options: Any) -> Path:
     return path
 
 
+VOXEL_SIZE = "its voxel size is not known: it does not say one along every axis"
+TIME = "its time is not known: events are counted from when the file was changed"
+
+
+def remarks(path: Path, root: Path, **options: Any) -> list[str]:
+    (run,) = plan_import(path, root, **options).runs
+    return [remark.text for remark in run.source.remarks if remark.kind == "missing"][::-1]
+
+
 # --- TIFF ---------------------------------------------------------------------------------------------------
 
 
@@ -111,6 +120,40 @@ def test_an_imagej_hyperstack_is_cut_along_its_own_axes(tmp_path: Path, root: Pa
     assert stream["channel_index"].tolist() == [0, 1, 2] * 2
     assert stream["time_index"].tolist() == [0, 0, 0, 1, 1, 1]
     assert "channel" not in stream
+    assert remarks(path, root) == [VOXEL_SIZE, TIME]
+
+
+@pytest.mark.parametrize(
+    ("unit", "voxel_size_um"),
+    [
+        ("um", (1.5, 0.25, 0.5)),
+        ("micron", (1.5, 0.25, 0.5)),
+        ("\\u00B5m", (1.5, 0.25, 0.5)),
+        ("nm", (0.0015, 0.00025, 0.0005)),
+        ("pixel", None),
+    ],
+)
+def test_imagej_says_spacing_and_interval(
+    tmp_path: Path, root: Path, unit: str, voxel_size_um: tuple[float, ...] | None
+) -> None:
+    metadata = {"axes": "TZCYX", "spacing": 1.5, "unit": unit, "finterval": 30.0, "tunit": "sec"}
+    path = tmp_path / "x.tif"
+    tifffile.imwrite(path, np.moveaxis(TCZYX, 1, 2), imagej=True, resolution=(2.0, 4.0), metadata=metadata)
+    stream = the_run(path, root)["primary"]
+    assert stream.images("volume").voxel_size_um == (voxel_size_um and pytest.approx(voxel_size_um, rel=1e-5))
+    began = path.stat().st_mtime
+    assert stream.time.tolist() == [began] * 3 + [began + 30.0] * 3
+    assert remarks(path, root) == ([TIME] if voxel_size_um else [VOXEL_SIZE, TIME])
+
+
+@pytest.mark.parametrize("date", [{"AcquisitionDate": "2026-03-01T12:00:00+00:00"}, {}], ids=["dated", "undated"])
+def test_the_interval_of_an_ome_tiff_tells_times(tmp_path: Path, root: Path, date: dict[str, str]) -> None:
+    said = {"axes": "TCZYX", "TimeIncrement": 0.5, "TimeIncrementUnit": "min", **date}
+    path = write(tmp_path / "x.ome.tif", TCZYX, metadata=said)
+    stream = the_run(path, root)["primary"]
+    began = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC).timestamp() if date else path.stat().st_mtime
+    assert stream.time.tolist() == [began] * 3 + [began + 30.0] * 3
+    assert remarks(path, root) == ([VOXEL_SIZE] if date else [VOXEL_SIZE, TIME])
 
 
 @pytest.mark.parametrize("shape", [(16, 32), (1, 16, 32), (3, 4, 16, 32), (16, 32, 3)], ids=str)
@@ -126,7 +169,8 @@ def test_arrays_of_other_shapes_come_as_they_are(
 
 def test_what_a_file_does_not_say_is_absent_and_told(tmp_path: Path, root: Path) -> None:
     path = write(tmp_path / "x.tif", volume(1), metadata=None)
-    assert "no OME metadata" in told(path, root)["missing"]["x.tif"]
+    assert remarks(path, root) == [VOXEL_SIZE, TIME]
+    assert remarks(path, root, said=Said(voxel_size_um=(1.0, 1.0, 1.0))) == [TIME]
     run = the_run(path, root, said=Said())
     row = run["primary"].rows[0]
     status = path.stat()
@@ -289,7 +333,8 @@ def ome_zarr(path: Path, pixels: Any, axes: str, *, version: str, **more: Any) -
         {"name": axis, "type": kinds.get(axis, "space")} | ({"unit": "micrometer"} if axis in "zyx" else {})
         for axis in axes
     ]
-    scale = [{"z": 1.5, "y": 0.25, "x": 0.25}.get(axis, 1.0) for axis in axes]
+    said = [axis | ({"unit": "minute"} if axis["name"] == "t" else {}) for axis in said]
+    scale = [{"z": 1.5, "y": 0.25, "x": 0.25, "t": 0.5}.get(axis, 1.0) for axis in axes]
     transformations = [{"type": "scale", "scale": scale}]
     multiscales = [{"axes": said, "datasets": [{"path": "0", "coordinateTransformations": transformations}]}]
     attributes: dict[str, Any] = {"multiscales": multiscales, **more}
@@ -318,6 +363,8 @@ def test_an_ome_zarr_is_a_volume_a_time_and_channel(
     np.testing.assert_array_equal(images[:], TCZYX.reshape(6, 4, 16, 32))
     assert images.voxel_size_um == (1.5, 0.25, 0.25)
     assert stream["channel"].tolist() == ["405", "488", "561"] * 2
+    assert np.diff(stream.time).tolist() == [0, 0, 30, 0, 0]
+    assert remarks(path, root) == [TIME]
     (found,) = Catalog(root).volumes(session="s", embryo="e1", timepoint=1, channel="561")
     np.testing.assert_array_equal(found.array(), TCZYX[1, 2])
     hold_together(journal(run.folder))
@@ -332,7 +379,7 @@ def test_a_zarr_array_without_metadata_is_a_volume(
 ) -> None:
     array = zarr.create_array(tmp_path / "x.zarr", shape=SHAPE, dtype="<u2", zarr_format=zarr_format)
     array[...] = volume(4)
-    assert "no OME metadata" in told(tmp_path / "x.zarr", root)["missing"]["x.zarr"]
+    assert remarks(tmp_path / "x.zarr", root) == [VOXEL_SIZE, TIME]
     run = the_run(tmp_path / "x.zarr", root, copied=copied, said=MINE)
     np.testing.assert_array_equal(run["primary"].images("volume").volume(0), volume(4))
     assert run["primary"]["timepoint"].tolist() == [7]

@@ -59,7 +59,7 @@ class Copying:
             for key in stream.image_keys:
                 for event, row in enumerate(stream.rows):
                     whose = (*row_key(row.data), key)
-                    if left.get(whose) == _sum_of(stream.images(key).volume(event)):
+                    if left.get(whose) == _sum_of(stream.images(key).volume(event, include_bad=True)):
                         del left[whose]
         return list(dict.fromkeys(key[:-1] for key in left))
 

@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 from gently_bluesky.errors import ExportError
 from gently_bluesky.exchange.export_grid import Grid, grids_of
 from gently_bluesky.exchange.export_target import Progress, Staging, staged
+from gently_bluesky.exchange.own import line_of
 from gently_bluesky.exchange.selection import Selection
 
 log = logging.getLogger(__name__)
@@ -125,9 +126,9 @@ def _metadata(grid: Grid) -> dict[str, Any]:
         for z in slices
         for channel in grid.channels
     ]
-    said["Info"] = "\n".join(
+    lines = [
         f"t{timepoint} {channel}: {pixels.volume}, time {pixels.volume.shows.time}"
         for timepoint, row in zip(grid.timepoints, grid.cells, strict=True)
         for channel, pixels in zip(grid.channels, row, strict=True)
-    )
-    return said
+    ]
+    return said | {"Info": "\n".join([*lines, line_of(grid)])}

@@ -127,4 +127,5 @@ def _times(volume: Selected, found: Found | None, planes: int) -> Sequence[float
     if measured is None:
         return [None] * planes
     event = {"data": row.data, "timestamps": row.timestamps, "time": measured}
-    return [time if np.isfinite(time) else None for time in frame_times_of(volume.shows.data_key, planes, event)]
+    times = frame_times_of(volume.shows.data_key, planes, event)
+    return [time if time is not None and np.isfinite(time) else None for time in times]

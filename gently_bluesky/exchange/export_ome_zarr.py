@@ -19,12 +19,13 @@ from numpy.typing import DTypeLike, NDArray
 from gently_bluesky.errors import ExportError
 from gently_bluesky.exchange.export_grid import Grid, grids_of
 from gently_bluesky.exchange.export_target import Progress, Staging, staged
-from gently_bluesky.exchange.selection import Selected, Selection
+from gently_bluesky.exchange.own import HOME, said_of
+from gently_bluesky.exchange.selection import Selection
 from gently_bluesky.store import ngff, shards
 from gently_bluesky.store.facts import Geometry
 from gently_bluesky.store.ome_zarr import shard_path
 from gently_bluesky.store.pyramid import Level, halved, halved_shape, levels_of, step_between
-from gently_bluesky.store.strict_json import encode, plain
+from gently_bluesky.store.strict_json import encode
 
 _AXES = ("c", "z", "y", "x")
 _COLORS = ("00FF00", "FF00FF", "00FFFF", "FFFF00", "FF0000", "0000FF")
@@ -117,7 +118,7 @@ class _Store:
                 for number in range(len(self._levels)):
                     planes = self._stored(number, t, c, planes)
                 deque(planes, maxlen=0)  # the last level draws all others through
-        said = {"ome": self._ome(), "gently_bluesky": plain(_said(self._grid))}
+        said = {"ome": self._ome(), HOME: said_of(self._grid)}
         self._write_json("zarr.json", ngff.group(said))
 
     def _stored(self, number: int, t: int, c: int, planes: Iterator[NDArray[Any]]) -> Iterator[NDArray[Any]]:
@@ -166,21 +167,3 @@ class _Store:
         path = self._folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encode(content))
-
-
-def _said(grid: Grid) -> dict[str, Any]:
-    shows = grid.volumes[0].volume.shows
-    return {
-        "session": shows.session,
-        "embryo": shows.embryo,
-        "timepoints": grid.timepoints,
-        "channels": grid.channels,
-        "times": grid.times,
-        "volumes": [[_address(outgoing.volume) for outgoing in row] for row in grid.cells],
-    }
-
-
-def _address(volume: Selected) -> dict[str, Any]:
-    shows = volume.shows
-    where = {"run_uid": volume.run.uid, "stream": shows.stream, "seq_num": shows.seq_num}
-    return where | {"data_key": shows.data_key}

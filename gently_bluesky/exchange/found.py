@@ -102,6 +102,8 @@ class Source:
         For the start document: time, plan_name and what is known of all of it.
     beside
         Files that become no part of a run, relative to the folder; the run names them.
+    runs
+        uids of runs of ours that the files say they are of.
     """
 
     folder: Path
@@ -111,6 +113,7 @@ class Source:
     tables: tuple[Table, ...] = ()
     beside: tuple[str, ...] = ()
     remarks: tuple[Remark, ...] = ()
+    runs: tuple[str, ...] = ()
 
 
 def row_key(values: Mapping[str, Any]) -> tuple[Any, ...]:

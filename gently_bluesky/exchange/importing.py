@@ -127,6 +127,7 @@ def _take_in(run: Intended, plan: ImportPlan, writer: FileWriter, tell: Callable
         "copied": plan.copied,
         "said": plan.said.recorded(),
         **({"continues": list(run.runs)} if run.runs else {}),
+        **({"of_runs": list(source.runs)} if source.runs else {}),
         "remarks": dict(Counter(remark.kind for remark in source.remarks)),
         "files_beside": len(source.beside),
     }

@@ -1,8 +1,9 @@
 """Where runs came from and what came of them: a graph of runs, out of their start documents alone.
 
-A start document names the runs that its data were derived from (`parents`) and those that calibrated it
-(`calibration`). Nothing else is read, so ten thousand runs take no time. Whatever start documents say is walked to
-its end, once: a cycle, which no run can come from, is found and named.
+A start document names the runs that its data were derived from (`parents`), those that calibrated it
+(`calibration`) and, of an import, those whose files it took in and those that it continues (`imported`). Nothing
+else is read, so ten thousand runs take no time. Whatever start documents say is walked to its end, once: a
+cycle, which no run can come from, is found and named.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -194,7 +195,7 @@ def trace(
     return Lineage(uid, nodes, tuple(sorted(inside, key=lambda edge: place[edge.child])), cycles)
 
 
-_RELATED = {"parents", "calibration"}
+_RELATED = {"parents", "calibration", "imported"}
 
 Kin = dict[str, dict[tuple[str, Kind], list[Edge]]]
 """By a run's uid: its parents, or its children, each with the kind of the edges to it, and those."""

@@ -3,11 +3,18 @@
 A run to which several ways lead is told in full once, so that a tree is never longer than its graph is large.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from gently_bluesky.read.lineage import Lineage, Node, kin_of
-from gently_bluesky.read.parentage import Edge, selection_of
+from gently_bluesky.read.parentage import Edge, Kind, selection_of
+
+_SAID: Mapping[Kind, tuple[str, str]] = {
+    "calibration": ("calibrated by ", "calibrated "),
+    "imported": ("imported from files of ", "its files were imported as "),
+    "continues": ("continues ", "continued by "),
+}
+"""Of kinds of edges: what is said before what a run came from, and before what came of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +30,9 @@ class Branch:
 
     def __str__(self) -> str:
         what = selection_of(self.edges)
-        calibration = bool(self.edges) and self.edges[0].kind == "calibration"
         before = after = ""
-        if calibration:
-            before = "calibrated by " if self.up else "calibrated "
+        if self.edges and self.edges[0].kind in _SAID:
+            before = _SAID[self.edges[0].kind][not self.up]
         elif self.edges and self.up:
             before = f"from {what} of " if what else "from "
         elif self.edges:

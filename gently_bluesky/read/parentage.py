@@ -1,7 +1,8 @@
 """What a start document says its run was made from.
 
-`parents` are the runs that its data were derived from, `function` is what made them, `calibration` are the runs in
-which was measured what it was acquired with. Takes every spelling that a hand may have given them.
+`parents` are the runs that its data were derived from, `function` is what made them, `calibration` are the runs
+in which was measured what it was acquired with. `imported` names the runs of whose files it was imported, and
+the imports that it continues. Takes every spelling that a hand may have given them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,7 +11,7 @@ from typing import Any, Literal
 
 from gently_bluesky.store.streams import Doc
 
-Kind = Literal["derived", "calibration"]
+Kind = Literal["derived", "calibration", "imported", "continues"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,8 @@ class Edge:
     parent, child
         uids of the runs.
     kind
-        "derived": its data were; "calibration": what it was acquired with was.
+        "derived": its data were; "calibration": what it was acquired with was; "imported": it holds what files of
+        that run held; "continues": it is the same import, going on.
     stream, data_key, seq_nums
         Which volumes of the parent; seq_nums as ranges, from 1, half-open. Empty where the document does not say.
     role
@@ -87,7 +89,8 @@ def is_derived(start: Mapping[str, Any]) -> bool:
 
 def edges_of(start: Mapping[str, Any]) -> tuple[Edge, ...]:
     """Give what a start document says its run was made from; what cannot be understood in it is passed over."""
-    child, function = str(start["uid"]), start.get("function")
+    child, function, imported = str(start["uid"]), start.get("function"), start.get("imported")
+    imported = imported if isinstance(imported, Mapping) else {}
     called: dict[str, Any] = {}
     if isinstance(function, Mapping):
         parameters = function.get("parameters")
@@ -96,6 +99,8 @@ def edges_of(start: Mapping[str, Any]) -> tuple[Edge, ...]:
     return (
         *(Edge(uid, child, "derived", **which, **called) for uid, which in _named(start.get("parents"))),
         *(Edge(uid, child, "calibration", **which) for uid, which in _named(start.get("calibration"))),
+        *(Edge(uid, child, "imported") for uid, _ in _named(imported.get("of_runs"))),
+        *(Edge(uid, child, "continues") for uid, _ in _named(imported.get("continues"))),
     )
 
 

@@ -5,7 +5,7 @@ A file that was cut short opens all the same, with fewer planes, and tifffile on
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,10 @@ class TiffFacts:
         How many there are; the planes of one volume are one.
     ome_xml
         "" if there is none.
+    imagej
+        ImageJ's metadata; {} if there are none.
+    pixels_per_unit
+        Along (y, x), as the resolution of the first page has it.
     """
 
     shape: tuple[int, ...]
@@ -37,6 +41,8 @@ class TiffFacts:
     axes: str
     series: int
     ome_xml: str
+    imagej: Mapping[str, Any]
+    pixels_per_unit: tuple[float, float] | None
 
 
 def read_tiff(path: Path) -> NDArray[Any] | TiffPixels:
@@ -75,7 +81,17 @@ def look_at_tiff(path: Path) -> TiffFacts:
         mapped = series.dataoffset is not None  # else it is decoded, into numbers of this machine
         dtype = series.dtype.newbyteorder(file.byteorder if mapped else "<").str
         count = len(file.series) if series in file.series else 1
-        return TiffFacts(series.shape, dtype, series.axes, count, file.ome_metadata or "")
+        shape, axes, imagej = series.shape, series.axes, file.imagej_metadata or {}
+        xml = file.ome_metadata or ""
+        return TiffFacts(shape, dtype, axes, count, xml, imagej, _resolution(series.keyframe))
+
+
+def _resolution(page: Any) -> tuple[float, float] | None:
+    found = [page.tags.valueof(f"{axis}Resolution") for axis in "YX"]
+    if not all(isinstance(each, tuple) and len(each) == 2 and 0 not in each for each in found):
+        return None
+    y, x = (over / under for over, under in found)
+    return y, x
 
 
 @contextlib.contextmanager

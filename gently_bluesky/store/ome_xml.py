@@ -22,6 +22,7 @@ _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 _YEAR_10000 = 253_402_300_800  # seconds since the epoch
 _MICROMETER = "\u00b5m"
 _HOME = "gently_bluesky/volume"
+_EVENT = "gently_bluesky/event"
 _NO_SUM = b"0" * 16  # stands in the place of the checksum while it is taken
 _SUM = re.compile(rb'(<M K="xxh3_64">)([0-9a-f]{16})(</M>)')
 
@@ -178,7 +179,7 @@ def _annotations(
     yield _HOME, home | dict(facts.run)
     if event is not None:
         yield (
-            "gently_bluesky/event",
+            _EVENT,
             {"event_uid": event.uid, "seq_num": event.seq_num, "event_time": event.time} | dict(event.scalars),
         )
 
@@ -224,6 +225,19 @@ def describes(xml: bytes) -> Found:
         )
     except (KeyError, ValueError) as error:
         raise ValueError(f"its OME-XML lacks or garbles {error}") from error
+
+
+def annotated(xml: str) -> dict[str, str]:
+    """Give what OME-XML of ours says of a volume and of its event, as text; {} if it is none of ours."""
+    try:
+        root = ET.fromstring(xml)
+    except ET.ParseError:
+        return {}
+    said: dict[str, str] = {}
+    for namespace in (_HOME, _EVENT):
+        for box in root.iterfind(f".//{{{_NAMESPACE}}}MapAnnotation[@Namespace='{namespace}']"):
+            said |= {item.get("K", ""): item.text or "" for item in box.iter(f"{{{_NAMESPACE}}}M")}
+    return said
 
 
 def _metadata(pixels: ET.Element, home: Mapping[str | None, str]) -> VolumeMetadata:

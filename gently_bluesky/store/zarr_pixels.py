@@ -225,7 +225,7 @@ def examine(store: Path, index: int) -> Found:
         It was not written here, or its metadata are damaged.
     """
     try:
-        said = _said_of(store / "events" / f"{index:06d}")
+        said = told_of(store / "events" / f"{index:06d}")
         pixels = ZarrPixels(store, index)
         shape, dtype = tuple(said["shape"]), np.dtype(said["dtype"])
         same = (shape, dtype) == (pixels.shape, pixels.dtype)
@@ -257,7 +257,8 @@ def _hold(true: bool, otherwise: str) -> None:
         raise ValueError(otherwise)
 
 
-def _said_of(group: Path) -> dict[str, Any]:
+def told_of(group: Path) -> dict[str, Any]:
+    """Give what a group of a store of ours says; OSError, ValueError or KeyError if it is none, or has changed."""
     return dict(restored(unsealed((group / "zarr.json").read_bytes())["attributes"]["gently_bluesky"]))
 
 
@@ -271,7 +272,7 @@ def hold_store(store: Path, index: int, resource: str) -> None:
     """
     try:
         _hold(unsealed((store / "events" / "zarr.json").read_bytes()) == group({}), "events/zarr.json is another")
-        said = _said_of(store)
+        said = told_of(store)
         whose = said["stream_resource_uid"]
         _hold(whose == resource, f"it says that it holds stream resource {whose}")
         for level in range(len(said["levels"])):
@@ -292,7 +293,7 @@ def hold_pyramid(store: Path, index: int, *, partial: bool) -> None:
     with contextlib.suppress(
         OSError, KeyError, TypeError, ValueError
     ):  # damage of that file is found by `examine`
-        marks = _said_of(store / "events" / f"{index:06d}").get("shards", {})
+        marks = told_of(store / "events" / f"{index:06d}").get("shards", {})
     levels = sum(path.name.isdecimal() for path in store.iterdir())
     for level in range(1, levels):
         pixels = ZarrPixels(store, index, level=level)
@@ -339,7 +340,7 @@ def pyramid_of(store: Path) -> tuple[Factors, ...]:
     """
     path = store / "zarr.json"
     try:
-        levels = _said_of(store)["levels"]
+        levels = told_of(store)["levels"]
         return tuple((int(z), int(y), int(x)) for z, y, x in levels)
     except FileNotFoundError as error:
         raise VolumeMissingError(f"{path} is not there: the store is gone, or was cut short.") from error
