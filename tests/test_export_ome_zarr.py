@@ -62,6 +62,7 @@ def test_it_says_what_its_axes_channels_and_times_are(root: Path, tmp_path: Path
     assert np.array(ours["times"]).tolist() == np.tile(times, 2).tolist()
     assert ours["volumes"][2][3] == {
         "run_uid": run.uid, "stream": "primary", "seq_num": 6, "data_key": "spim_b_image",
+        "view": "B", "channel": "561 only",
     }  # fmt: skip
 
 
