@@ -3,6 +3,9 @@
 Messages say what was asked, what is there, and what to do. Nothing here knows how errors come about.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class GentlyError(Exception):
     """Root of every error of this project."""
@@ -192,6 +195,14 @@ class FrameMissingError(GentlyError, LookupError):
 
 class VolumeMissingError(GentlyError, FileNotFoundError):
     """The documents name a volume that no file holds."""
+
+
+class VolumeRemovedError(VolumeMissingError):
+    """The documents name a volume that retention took away, or a person; `more` says how."""
+
+    def __init__(self, message: str, *, more: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.more = dict(more or {})
 
 
 class DamagedVolumeError(VolumeMissingError):

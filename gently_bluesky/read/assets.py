@@ -18,7 +18,13 @@ from typing import TYPE_CHECKING, Any, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from gently_bluesky.errors import BadVolumeError, DamagedVolumeError, UnfillableError, VolumeMissingError
+from gently_bluesky.errors import (
+    BadVolumeError,
+    DamagedVolumeError,
+    UnfillableError,
+    VolumeMissingError,
+    VolumeRemovedError,
+)
 from gently_bluesky.read.foreign import READERS, ForeignPixels, read_foreign
 from gently_bluesky.read.tiff_pixels import TiffPixels
 from gently_bluesky.store.formats import MAPPED, examine, map_pixels
@@ -87,6 +93,12 @@ class AssetReader:
         if ref not in self._forms:
             self._forms = _forms_in(self._folder)
         return self._forms.get(ref, [])
+
+    def data_key(self, resource: str) -> Doc:
+        """Give what the descriptor says of the data key of a stream resource; KeyError if no document names it."""
+        key = self._table.stream_resources[resource]["data_key"]
+        found = (stream.data_keys[key] for stream in self._table.streams.values() if key in stream.data_keys)
+        return next((entry for entry in found if entry.get("external")), {})
 
     def is_stored(self, ref: VolumeRef) -> bool:
         """Whether a stored form of a volume is at its place; of an asset of others it is taken for granted."""
@@ -228,7 +240,7 @@ class AssetReader:
         how = Removed.of(entry)
         if how is not None and not path.exists():  # where it is there all the same, it is on its way
             back = "" if how.deleted else f" (to have it back: gently-bluesky restore {self._uid[:8]})"
-            raise VolumeMissingError(f"{what} was {how}{back}.")
+            raise VolumeRemovedError(f"{what} was {how}{back}.", more={"removed": how.said()})
         entry = as_before(entry)
         if entry.state == "aborted" and not partial:
             raise BadVolumeError(f"{what} was given up: {entry.details.get('reason')}. Its frames are in {path}.")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from gently_bluesky.errors import BadVolumeError, FrameMissingError, GeometryError, VolumeMissingError
 from gently_bluesky.read.assets import AssetReader, Pixels, Source, in_memory
 from gently_bluesky.read.words import counted, listed
+from gently_bluesky.store.manifest import ManifestEntry
 from gently_bluesky.store.streams import Doc, Row, is_good
 
 if TYPE_CHECKING:
@@ -106,6 +107,11 @@ class ImageSeries:
         pyramid = (len(pyramids) == 1 and pyramids.pop()) or ((1, 1, 1),)
         return tuple(self._at_level(level, factors) for level, factors in enumerate(pyramid))
 
+    @property
+    def factors(self) -> tuple[int, ...]:
+        """How many voxels of the whole volume one of this level spans, along the axes of a volume."""
+        return self._by(len(self._one_geometry()[0]))
+
     def _at_level(self, level: int, factors: tuple[int, ...]) -> "ImageSeries":
         series = copy.copy(self)
         series._level, series._factors, series._geometry = level, factors, None
@@ -194,6 +200,15 @@ class ImageSeries:
         """Spacing along (z, y, x) of one volume in micrometer; None if the documents do not say."""
         spacing = spacing_um(self._data_key, self._rows[self._position(event)].data)
         return spacing and tuple(map(operator.mul, spacing, self._by(len(spacing))))
+
+    def row(self, event: int) -> Row:
+        """Give the row of an event: its seq_num, time and data, and where its volumes are; IndexError."""
+        return self._rows[self._position(event)]
+
+    def entry(self, event: int) -> ManifestEntry | None:
+        """Give what the manifest says of a volume, in its best form; None for one that is in no file of ours."""
+        ref = self.row(event).volumes.get(self._key)
+        return None if ref is None else self._reader.entry(ref)
 
     @property
     def stored(self) -> NDArray[np.bool_]:
@@ -322,6 +337,10 @@ class ImageSeries:
                 )
             out[place] = part
         return out
+
+    def part(self, event: int, inner: tuple[int | slice, ...] = ()) -> NDArray[Any]:
+        """Give a part of one volume as ``images[event, *inner]`` does, not copied where its file is mapped."""
+        return self._part(self._position(event), inner or (Ellipsis,))
 
     def _part(self, position: int, inner: tuple[Any, ...]) -> NDArray[Any]:
         def part(volume: Pixels) -> NDArray[Any]:

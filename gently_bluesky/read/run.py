@@ -18,7 +18,7 @@ from gently_bluesky.read.assets import AssetReader, HandlerRegistry
 from gently_bluesky.read.beside import LeftBeside, left_beside
 from gently_bluesky.read.filled import check_fillable, filled
 from gently_bluesky.read.stream import Stream
-from gently_bluesky.store.journal import Pair, line_number, read_documents
+from gently_bluesky.store.journal import Pair, begins_line, line_number, read_documents
 from gently_bluesky.store.layout import JOURNAL, file_uri
 from gently_bluesky.store.streams import Doc, RunTable
 from gently_bluesky.store.tags import Note, add_note, login_name, read_notes, read_tags
@@ -95,7 +95,8 @@ class Run:
         return table
 
     @property
-    def _reader(self) -> AssetReader:
+    def assets(self) -> AssetReader:
+        """What reads volumes by their stream resource and their index in it, as documents name them."""
         if self._assets is None:
             self._assets = AssetReader(self.folder, self._table, self._handlers)
         return self._assets
@@ -266,10 +267,37 @@ class Run:
         """
         table = self._table
         if fill:
-            yield from filled(self._journalled(), table, self._reader)
+            yield from filled(self._journalled(), table, self.assets)
             return
         for name, doc in self._journalled():
             yield name, self._rebased(name, doc) if rebase else doc
+
+    def journalled(self, start: int = 0, *, rebase: bool = True) -> Iterator[tuple[int, Pair]]:
+        """Give the documents from a byte of the journal on, each with the byte at which the next one begins.
+
+        Parameters
+        ----------
+        start
+            0, or a byte that this gave: so a reader goes on where it was.
+        rebase
+            As `documents` has it.
+
+        Raises
+        ------
+        JournalError
+            The journal is damaged.
+        ValueError
+            No document begins at this byte.
+        """
+        self._table  # noqa: B018 - raises, if the journal is damaged
+        if start == self._offset:
+            return
+        if not begins_line(self.folder / JOURNAL, start) or start > self._offset:
+            raise ValueError(f"No document of run {self.uid} begins at byte {start} of its journal.")
+        for offset, (name, doc) in read_documents(self.folder, start):
+            yield offset, (name, self._rebased(name, doc) if rebase else doc)
+            if offset >= self._offset:
+                return
 
     def check_fillable(self) -> int:
         """Hold that every array of the run can be had, and no part of it passes for the whole.
@@ -286,7 +314,7 @@ class Run:
         VolumeMissingError, BadVolumeError
             A volume was removed, is gone or was cut short; or was given up, and its event does not say so.
         """
-        return check_fillable(self._table, self._reader)
+        return check_fillable(self._table, self.assets)
 
     def _journalled(self) -> Iterator[Pair]:
         for offset, pair in read_documents(self.folder) if self._offset else ():
@@ -322,7 +350,7 @@ class Run:
             raise StreamNotFoundError(
                 f"Run {self.uid} has no stream {name!r}; it has {list(self._table.streams)}."
             )
-        return Stream(self.uid, table, self._reader)
+        return Stream(self.uid, table, self.assets)
 
     def to_xarray(self, stream: str = "primary", *, include_bad: bool = False) -> "xarray.Dataset":
         """Give a stream as a Dataset in micrometers and seconds, its images lazy dask arrays.
