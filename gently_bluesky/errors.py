@@ -215,3 +215,34 @@ class GeometryError(GentlyError, ValueError):
 
 class UnfillableError(GentlyError, RuntimeError):
     """No handler can read an asset that others wrote."""
+
+
+# --- serving ------------------------------------------------------------------------------------------------
+
+
+class SliceError(GentlyError, ValueError):
+    """The text of a slice that is none."""
+
+
+class NotHereError(GentlyError, LookupError):
+    """A server was asked for something that it does not have; `more` says what there is."""
+
+    def __init__(self, message: str, **more: Any) -> None:
+        super().__init__(message)
+        self.more = more
+
+
+class NotYetError(GentlyError, LookupError):
+    """Frames of a volume that is still being acquired, and that have not come yet."""
+
+
+class TooLargeError(GentlyError, ValueError):
+    """More was asked for at once than a server gives; the message says the limit, and how to ask for less."""
+
+    def __init__(self, message: str, **more: Any) -> None:
+        super().__init__(message)
+        self.more = more
+
+
+class TooBusyError(GentlyError, RuntimeError):
+    """A server has too much to do at the moment."""

@@ -1,0 +1,165 @@
+"""`Library`: one catalog and open runs for many threads, and answers that are kept.
+
+A run that is held is looked at again when its journal or its manifest has changed; until then its series are the
+same objects. What is kept is bounded, runs in number and answers in bytes. Knows no HTTP.
+"""
+
+import contextlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from gently_bluesky import Catalog
+from gently_bluesky.errors import RootError
+from gently_bluesky.read.assets import HandlerRegistry
+from gently_bluesky.read.images import ImageSeries
+from gently_bluesky.read.run import Run
+from gently_bluesky.store.layout import JOURNAL, MANIFEST, ROOT_MARK
+
+T = TypeVar("T")
+
+_RUNS_HELD = 64
+_Stamp = tuple[tuple[int, int, int] | None, ...]
+
+
+class HeldRun:
+    """A run that several threads read; made by a `Library`."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._lock = threading.RLock()
+        self._stamp = self._stamp_now()
+        self._series: dict[tuple[str, str], ImageSeries] = {}
+
+    def _stamp_now(self) -> _Stamp:
+        return tuple(map(_stamp, (self._run.folder / JOURNAL, self._run.folder / MANIFEST)))
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Run]:
+        """Give the run as it is now; nobody brings it up to date meanwhile. Take out what is needed, and go."""
+        with self._lock:
+            self._catch_up()
+            yield self._run
+
+    def series(self, stream: str, key: str) -> ImageSeries:
+        """Give the images of a data key, as of now; StreamNotFoundError if there are none."""
+        with self._lock:
+            self._catch_up()
+            found = self._series.get((stream, key))
+            if found is None:
+                found = self._series[stream, key] = self._run[stream].images(key)
+            return found
+
+    def _catch_up(self) -> None:
+        now = self._stamp_now()
+        if now != self._stamp:
+            self._series = {}
+            self._run.refresh()
+            self._stamp = now
+
+    @property
+    def is_there(self) -> bool:
+        """Whether its folder still has a journal."""
+        return (self._run.folder / JOURNAL).exists()
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+class Library:
+    """The runs under a root, for many threads.
+
+    Parameters
+    ----------
+    root
+        A folder that a FileWriter made.
+    cache_bytes
+        Of answers that are kept.
+    handlers
+        For assets that others wrote, as `Catalog` has them.
+
+    Raises
+    ------
+    RootError
+        The folder is no root.
+    """
+
+    def __init__(self, root: Path | str, *, cache_bytes: int = 0, handlers: HandlerRegistry | None = None) -> None:
+        self._catalog = Catalog(root, handlers=handlers)
+        self._lock = threading.RLock()
+        self._held: OrderedDict[str, HeldRun] = OrderedDict()
+        self.kept: Kept[object] = Kept(cache_bytes)
+
+    @property
+    def root(self) -> Path:
+        """The root."""
+        return self._catalog.root
+
+    def ask(self, question: Callable[[Catalog], T]) -> T:
+        """Give the answer of the catalog, which one thread asks at a time; RootError if the root is gone."""
+        with self._lock:
+            if not (self.root / ROOT_MARK).exists():
+                raise RootError("The root is not there any more, or cannot be reached. Is its disk mounted?")
+            return question(self._catalog)
+
+    def run(self, key: str) -> HeldRun:
+        """Give a run by its uid, the beginning of it, or -1, -2 ...; RunNotFoundError if there is none."""
+        with self._lock:
+            held = self._held.get(key)
+            if held is None or not held.is_there:
+                held = self._take(key)
+            return held
+
+    def _take(self, key: str) -> HeldRun:
+        run = self.ask(lambda catalog: catalog[key])
+        held = self._held.get(run.uid)
+        if held is None or not held.is_there:
+            held = self._held[run.uid] = HeldRun(run)
+        self._held.move_to_end(run.uid)
+        while len(self._held) > _RUNS_HELD:
+            self._held.popitem(last=False)
+        return held
+
+
+@dataclass(slots=True)
+class _Item(Generic[T]):
+    value: T
+    nbytes: int
+
+
+class Kept(Generic[T]):
+    """Answers by what they answer, bounded in bytes; the one that was asked for longest ago goes first."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._items: OrderedDict[str, _Item[T]] = OrderedDict()
+        self._lock = threading.Lock()
+        self.nbytes = 0
+
+    def get(self, key: str) -> T | None:
+        """Give an answer that is kept."""
+        with self._lock:
+            item = self._items.get(key)
+            if item is None:
+                return None
+            self._items.move_to_end(key)
+            return item.value
+
+    def put(self, key: str, value: T, nbytes: int) -> None:
+        """Keep an answer, if it is not too large a part of all."""
+        if nbytes > self._most_bytes // 4:
+            return
+        with self._lock:
+            before = self._items.pop(key, None)
+            self._items[key] = _Item(value, nbytes)
+            self.nbytes += nbytes - (before.nbytes if before else 0)
+            while self.nbytes > self._most_bytes:
+                self.nbytes -= self._items.popitem(last=False)[1].nbytes

@@ -1,0 +1,373 @@
+"""Routes of pixels: series and single volumes, parts of them in any form, projections, histograms."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Path, Query, Request
+from numpy.typing import NDArray
+from starlette.responses import Response
+
+from gently_bluesky.errors import BadVolumeError, GeometryError, NotHereError, NotYetError
+from gently_bluesky.read.images import Axis, ImageSeries
+from gently_bluesky.read.run import Run
+from gently_bluesky.serve.answering import (
+    FOR_GOOD,
+    HEAVY,
+    LIGHT,
+    UNTIL_CHANGED,
+    Buffer,
+    GentlyRoute,
+    House,
+    InHouse,
+    etag_of,
+    is_known,
+    json_answer,
+    pixels_answer,
+    unchanged,
+)
+from gently_bluesky.serve.answers import Histogram, SeriesAnswer, VolumeAnswer
+from gently_bluesky.serve.cutting import Cut, cut_pixels, cut_series, identity_of, level_of
+from gently_bluesky.serve.formats import MEDIA_TYPES, Format, Shown, encoded
+from gently_bluesky.serve.growing import Growing, growing_volume
+from gently_bluesky.serve.histograms import histogram_of
+from gently_bluesky.serve.routes_run import RunKey
+from gently_bluesky.serve.slices import expanded, parsed
+from gently_bluesky.store.index import shown_by
+from gently_bluesky.store.removed import Removed
+from gently_bluesky.store.streams import VolumeRef, is_good
+
+routes = APIRouter(prefix="/runs/{run}", route_class=GentlyRoute)
+
+Slice = Annotated[
+    str, Query(max_length=400, description="numpy's, the event axis first: 3,100 or 3,:,512,::2 or -1,...,0:64")
+]
+Level = Annotated[int, Query(ge=0, le=30, description="Of the pyramid; 0 is the whole.")]
+Window = Annotated[str, Query(max_length=80, description="auto, 100,4000 or 1%,99.8%; of pictures.")]
+Size = Annotated[
+    int, Query(ge=1, le=4096, description="Longest side of a picture; smaller planes stay as they are.")
+]
+Colours = Annotated[str, Query(max_length=64, description="A colour map of cmap: gray, viridis, magma ...")]
+Index = Annotated[int, Path(ge=0, lt=1 << 40)]
+_SERIES = "/streams/{stream}/series/{key}"
+_PIXELS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The pixels.",
+        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in MEDIA_TYPES.values()},
+        "headers": {
+            "X-Shape": {"description": "Of the array, or the picture: 2048,2048", "schema": {"type": "string"}},
+            "X-Dtype": {"description": "Of raw pixels, as numpy has it: <u2", "schema": {"type": "string"}},
+            "X-Window": {"description": "The counts that are black and white.", "schema": {"type": "string"}},
+            "ETag": {"description": "What the pixels are, as far as that is known.", "schema": {"type": "string"}},
+        },
+    },
+    304: {"description": "The client has it."},
+}
+
+
+def send(request: Request, house: House, cut: Cut, form: Format, shown: Shown, run: Run | str) -> Response:
+    """Answer with a part of what is stored, unless the client has it already."""
+    uid = run if isinstance(run, str) else run.uid
+    headers = {"x-run": uid, "cache-control": UNTIL_CHANGED}
+    etag = None
+    if cut.identity is not None:
+        etag = etag_of(*cut.identity, form, *((shown,) if form in {"png", "jpeg"} else ()))
+        headers["etag"] = etag
+        if is_known(request, etag):
+            return unchanged(headers)
+    kept = house.library.kept.get(etag) if etag else None
+    if isinstance(kept, tuple):
+        content, said = kept
+        return Buffer(content, 200, {**headers, **said}, MEDIA_TYPES[form])
+    array = house.room.read(0 if cut.is_mapped else cut.nbytes, cut.read)
+    if form == "raw":
+        return pixels_answer(array, headers)
+    content, said = encoded(array, form, shown)
+    if etag:
+        house.library.kept.put(etag, (content, said), len(content) + 200)
+    return Buffer(content, 200, {**headers, **said}, MEDIA_TYPES[form])
+
+
+# --- series -------------------------------------------------------------------------------------------------
+
+
+@routes.get(_SERIES, operation_id="series", response_model=SeriesAnswer, dependencies=[LIGHT])
+def series_(
+    house: InHouse,
+    run: RunKey,
+    stream: str,
+    key: str,
+    first: Annotated[int, Query(ge=0, le=1 << 40)] = 0,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 200,
+) -> Response:
+    """The images of a data key: their geometry, and what each shows."""
+    held = house.library.run(run)
+    with held.reading() as found:
+        series = held.series(stream, key)
+        start, is_open, uid = found.start, found.is_open, found.uid
+        view = found[stream].data_keys[key].get("view")
+    chosen = range(len(series))[first : first + limit]
+    answer = {
+        "run": uid,
+        "stream": stream,
+        "key": key,
+        "shape": series.shape,
+        "dtype": series.dtype.str,
+        "dims": series.dims,
+        "voxel_size_um": _voxels(series),
+        "levels": _levels(series),
+        "is_open": is_open,
+        "first": first,
+        "events": [_event(series, event, start, view) for event in chosen],
+        "next": first + limit if first + limit < len(series) else None,
+    }
+    return json_answer(answer)
+
+
+def _voxels(series: ImageSeries) -> tuple[float, ...] | None:
+    try:
+        return series.voxel_size_um
+    except GeometryError:  # they changed
+        return None
+
+
+def _levels(series: ImageSeries) -> list[dict[str, Any]]:
+    return [{"shape": level.shape, "factors": level.factors} for level in series.levels]
+
+
+def _event(series: ImageSeries, event: int, start: dict[str, Any], view: Any) -> dict[str, Any]:
+    row = series.row(event)
+    ref = row.volumes.get(series.data_key)
+    shown = {key: value for key, value in shown_by(row, start).items() if key != "session"}
+    said = {
+        "event": event,
+        "seq_num": row.seq_num,
+        "time": row.time,
+        **shown,
+        "good": is_good(row.data),
+        "stored": bool(series.only([event]).stored[0]),
+        "view": view,
+        "resource": None if ref is None else ref.resource,
+        "index": None if ref is None else ref.index,
+        "source": None,
+        "removed": None,
+    }
+    if (entry := series.entry(event)) is not None:
+        how = Removed.of(entry)
+        said |= {"source": f"{entry.format}: {entry.path}", "removed": None if how is None else str(how)}
+    return said
+
+
+@routes.get(
+    f"{_SERIES}/pixels", operation_id="pixels", response_class=Response, responses=_PIXELS, dependencies=[LIGHT]
+)
+def pixels(
+    request: Request,
+    house: InHouse,
+    run: RunKey,
+    stream: str,
+    key: str,
+    slice: Slice,
+    level: Level = 0,
+    include_bad: bool = False,
+    format: Annotated[Format, Query()] = "raw",
+    window: Window = "auto",
+    cmap: Colours = "gray",
+    size: Size = 512,
+) -> Response:
+    """A part of a series: a plane along any axis, a region, a sub-volume, in any form."""
+    parts = parsed(slice)
+    series = house.library.run(run).series(stream, key)
+    series = level_of(series.including_bad if include_bad else series, level)
+    cut = cut_series(series, parts, house.limits)
+    cut = replace(cut, identity=None if cut.identity is None else (*cut.identity, level, include_bad))
+    return send(request, house, cut, format, Shown(window, cmap, size), series.run_uid)
+
+
+@routes.get(
+    f"{_SERIES}/projection",
+    operation_id="projection",
+    response_class=Response,
+    responses=_PIXELS,
+    dependencies=[HEAVY],
+)
+def projection(
+    request: Request,
+    house: InHouse,
+    run: RunKey,
+    stream: str,
+    key: str,
+    event: Annotated[int, Query(ge=-(1 << 40), le=1 << 40)],
+    axis: Annotated[Axis, Query()] = "z",
+    level: Level = 0,
+    include_bad: bool = False,
+    format: Annotated[Format, Query()] = "raw",
+    window: Window = "auto",
+    cmap: Colours = "gray",
+    size: Size = 512,
+) -> Response:
+    """The maximum projection of a volume along an axis."""
+    series = house.library.run(run).series(stream, key)
+    series = level_of(series.including_bad if include_bad else series, level)
+    volume = series.lazy(event)
+    if volume.ndim != 3:
+        raise GeometryError(f"{key!r} holds arrays {volume.shape}; only volumes (z, y, x) are projected.")
+    shape = tuple(size for name, size in zip("zyx", volume.shape, strict=True) if name != axis)
+    known = identity_of(series, event)
+    identity = None if known is None else (series.run_uid, key, known, level, include_bad, "projection", axis)
+    cut = Cut(shape, volume.dtype, identity, lambda: series.project(event, axis=axis))
+    return send(request, house, cut, format, Shown(window, cmap, size), series.run_uid)
+
+
+@routes.get(f"{_SERIES}/histogram", operation_id="histogram", response_model=Histogram, dependencies=[HEAVY])
+def histogram(
+    house: InHouse,
+    run: RunKey,
+    stream: str,
+    key: str,
+    slice: Slice,
+    bins: Annotated[int, Query(ge=1, le=4096)] = 256,
+    level: Level = 0,
+    include_bad: bool = False,
+) -> Response:
+    """How many pixels of a part have which value, and what they come to."""
+    parts = parsed(slice)
+    series = house.library.run(run).series(stream, key)
+    series = level_of(series.including_bad if include_bad else series, level)
+    cut = cut_series(series, parts, house.limits)
+    kept_as = None if cut.identity is None else etag_of(*cut.identity, level, include_bad, "histogram", bins)
+    found = house.library.kept.get(kept_as) if kept_as else None
+    if found is None:
+        array = house.room.read(0 if cut.is_mapped else cut.nbytes, cut.read)
+        found = histogram_of(array, bins)
+        if kept_as:
+            house.library.kept.put(kept_as, found, 100 * bins)
+    return json_answer(found)
+
+
+# --- one volume by its permanent address --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    uid: str
+    said: dict[str, Any]
+    identity: tuple[object, ...] | None
+    pixels: Callable[[], Any]
+    growing: Growing | None = None
+
+
+_VOLUME = "/volumes/{resource}/{index}"
+
+
+def _stored(house: House, run: str, resource: str, index: int, level: int, *, include_bad: bool) -> _Stored:
+    ref = VolumeRef(resource, index)
+    with house.library.run(run).reading() as found:
+        assets, uid = found.assets, found.uid
+        entry = assets.entry(ref)
+        growing = growing_volume(found, resource, index) if entry is None else None
+        known = resource in {*_resources(found)}
+        key = assets.data_key(resource) if known else {}
+    said: dict[str, Any]
+    identity: tuple[object, ...] | None
+    where: dict[str, Any] = {"run": uid, "resource": resource, "index": index}
+    if growing is not None:
+        if level:
+            raise NotYetError("A volume that is still being acquired has no levels yet; level=0 has its frames.")
+        what = growing.said()
+        said = where | {name: what[name] for name in ("data_key", "shape", "dtype")}
+        said |= {"format": growing.found.format, "state": "growing", "levels": []}
+        said |= {"frames_there": growing.frames_there.tolist()}
+        return _Stored(uid, said, None, growing.pixels, growing)
+    if entry is not None:
+        there = assets.frames_there(ref) if entry.state == "aborted" else None
+        said = where | {"data_key": entry.data_key, "shape": entry.shape, "dtype": entry.dtype}
+        said |= {"format": entry.format, "state": entry.state}
+        said |= {"frames_there": None if there is None else there.tolist(), "levels": []}
+        identity = (uid, resource, index, entry.xxh3_128, level)
+    elif known:
+        said = where | {"data_key": key.get("data_key", ""), "shape": key.get("shape", ()), "format": "foreign"}
+        said |= {"dtype": key.get("dtype_numpy", ""), "state": "foreign", "frames_there": None, "levels": []}
+        identity = None
+    else:
+        raise NotHereError(
+            f"Run {uid} has no volume {index} of stream resource {resource[:100]!r}.",
+            available={"resource": sorted(_resources(found))[:100]},
+        )
+    pyramid = assets.pyramid(ref) if entry is not None and entry.state == "sealed" else ()
+    ndim = len(said["shape"])
+    said["levels"] = [
+        {
+            "shape": [-(-size // by) for size, by in zip(said["shape"], by_[-ndim:], strict=True)],
+            "factors": by_[-ndim:],
+        }
+        for by_ in pyramid
+    ]
+    if level and level >= len(pyramid):
+        raise NotHereError(f"There is no level {level}.", available={"level": list(range(max(len(pyramid), 1)))})
+
+    def read() -> Any:
+        return assets.level(ref, level) if level else assets.volume(ref, key, partial=include_bad)
+
+    return _Stored(uid, said, identity, read)
+
+
+def _resources(run: Run) -> set[str]:
+    return {ref.resource for name in run for row in run[name].rows for ref in row.volumes.values()}
+
+
+@routes.get(_VOLUME, operation_id="volume", response_model=VolumeAnswer, dependencies=[LIGHT])
+def volume(
+    house: InHouse,
+    run: RunKey,
+    resource: str,
+    index: Index,
+) -> Response:
+    """What is known of one volume, by its stream resource and its index in it."""
+    return json_answer(_stored(house, run, resource, index, 0, include_bad=True).said)
+
+
+@routes.get(
+    f"{_VOLUME}/pixels",
+    operation_id="volume_pixels",
+    response_class=Response,
+    responses=_PIXELS,
+    dependencies=[LIGHT],
+)
+def volume_pixels(
+    request: Request,
+    house: InHouse,
+    run: RunKey,
+    resource: str,
+    index: Index,
+    slice: Slice,
+    level: Level = 0,
+    include_bad: bool = False,
+    format: Annotated[Format, Query()] = "raw",
+    window: Window = "auto",
+    cmap: Colours = "gray",
+    size: Size = 512,
+) -> Response:
+    """A part of one volume, without the event axis, at an address that is good for as long as the volume is."""
+    parts = parsed(slice)
+    stored = _stored(house, run, resource, index, level, include_bad=include_bad)
+    found = stored.pixels()
+    cut = cut_pixels(found, stored.identity, parts, house.limits)
+    there = stored.said["frames_there"]
+    if there is not None:
+        _hold_there(np.array(there).reshape(found.shape[:-2]), parts, found.ndim, stored)
+    cut = replace(cut, identity=None if cut.identity is None else (*cut.identity, include_bad))
+    answer = send(request, house, cut, format, Shown(window, cmap, size), stored.uid)
+    if "etag" in answer.headers and run == stored.uid:
+        answer.headers["cache-control"] = FOR_GOOD
+    return answer
+
+
+def _hold_there(there: NDArray[np.bool_], parts: Any, ndim: int, stored: _Stored) -> None:
+    wanted = there[expanded(parts, ndim)[: there.ndim]] if there.ndim else there
+    if not np.all(wanted):
+        said = f"{int(there.sum())} of {there.size} frames of volume {stored.said['index']} have come"
+        if stored.growing is not None:
+            raise NotYetError(f"{said}; not all that were asked for. It is being acquired.")
+        raise BadVolumeError(f"{said}; not all that were asked for, and no more will: it was interrupted.")
