@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import gzip
 import logging
+import re
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 PIECE = 1 << 20
 """Pixels go out in pieces of so many bytes: as much is in flight for a client that is slow."""
 
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")  # several at once are answered with the whole
 _COMPRESSED = ("application/json", "application/problem+json", "application/x-ndjson", "image/svg+xml")
 _WORTH_COMPRESSING = 1400
 _WORTH_A_THREAD = 64 << 10
@@ -191,12 +193,30 @@ def json_answer(value: Any, *, headers: Mapping[str, str] | None = None) -> Resp
     return Response(encode(plain(value)), headers=headers, media_type="application/json")
 
 
-def pixels_answer(array: NDArray[Any], headers: Mapping[str, str]) -> Response:
+def pixels_answer(request: Request, array: NDArray[Any], headers: Mapping[str, str]) -> Response:
     """Give an array as its bytes in C order, little-endian; its shape and dtype in headers."""
     array = little_endian(array)
     said = {"x-shape": ",".join(map(str, array.shape)), "x-dtype": array.dtype.str, **headers}
-    flat: Any = warm(array).reshape(-1).view(np.uint8)
-    return Buffer(memoryview(flat), 200, said, "application/octet-stream")
+    return bytes_answer(request, array.reshape(-1).view(np.uint8), said)
+
+
+def bytes_answer(request: Request, content: NDArray[np.uint8], headers: Mapping[str, str]) -> Response:
+    """Give bytes, or the one range of them that is asked for."""
+    headers = {"accept-ranges": "bytes", **headers}
+    asked, size = request.headers.get("range"), len(content)
+    status = HTTPStatus.OK
+    if asked is not None and (found := _RANGE.fullmatch(asked)) and found.groups() != ("", ""):
+        first, last = found.groups()
+        begin = int(first) if first else max(size - int(last), 0)
+        end = min(int(last) + 1, size) if first and last else size
+        if begin >= end:
+            headers |= {"content-range": f"bytes */{size}"}
+            return Response(None, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, headers)
+        status = HTTPStatus.PARTIAL_CONTENT
+        headers |= {"content-range": f"bytes {begin}-{end - 1}/{size}"}
+        content = content[begin:end]
+    memory: Any = warm(content)
+    return Buffer(memoryview(memory), status, headers, "application/octet-stream")
 
 
 def little_endian(array: NDArray[Any]) -> NDArray[Any]:
@@ -204,11 +224,10 @@ def little_endian(array: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(array.shape)
 
 
-def warm(array: NDArray[Any]) -> NDArray[Any]:
-    """Have the pages of a mapped array in memory: what is sent later, on the event loop, waits for no disk."""
-    if array.nbytes and array.base is not None:
-        np.add.reduce(array.reshape(-1).view(np.uint8)[::4096])
-    return array
+def warm(content: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Have the pages of mapped bytes in memory: what is sent later, on the event loop, waits for no disk."""
+    np.add.reduce(content[::4096])
+    return content
 
 
 def etag_of(*parts: object) -> str:

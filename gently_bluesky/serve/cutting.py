@@ -134,7 +134,7 @@ def _spelled(inner: Sequence[int | slice], shape: Sequence[int]) -> tuple[object
 
 
 def _is_contiguous(inner: Sequence[int | slice], shape: Sequence[int]) -> bool:
-    """Whether a part lies in one piece: behind the first axis of which it has more than one, all axes are whole."""
+    """Whether a part lies in one piece: behind the first axis of which it has several, all axes are whole."""
     begun = False
     for part, size in zip(inner, shape, strict=True):
         named = range(size)[part] if isinstance(part, slice) else range(1)

@@ -4,7 +4,7 @@ A file of ours says itself which frames have come: each frame's time is written 
 files; changes nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from gently_bluesky.errors import VolumeMissingError
 from gently_bluesky.read.assets import Pixels
+from gently_bluesky.read.images import ImageSeries
 from gently_bluesky.read.run import Run
 from gently_bluesky.store.facts import Found
 from gently_bluesky.store.formats import STORE, examine
-from gently_bluesky.store.manifest import read_entries
+from gently_bluesky.store.manifest import ManifestEntry, read_entries
+from gently_bluesky.store.streams import VolumeRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +70,10 @@ class Growing:
         }
 
 
-def growing_in(run: Run) -> Iterator[Growing]:
+def growing_in(run: Run, entries: Sequence[ManifestEntry] | None = None) -> Iterator[Growing]:
     """Give the volume after the last one that the manifest has, of each series of files in a run's folder."""
     last: dict[str, int] = {}
-    for entry in read_entries(run.folder):
+    for entry in read_entries(run.folder) if entries is None else entries:
         if entry.path and entry.index is not None:
             name = entry.path.partition("/")[0]
             last[name] = max(entry.index, last.get(name, -1))
@@ -82,6 +84,20 @@ def growing_in(run: Run) -> Iterator[Growing]:
         found = _found(folder, index)
         if found is not None and found.found.run_uid == run.uid:
             yield found
+
+
+def next_of(run: Run, series: ImageSeries) -> "Growing | VolumeRef | None":
+    """Give the volume that the next event of a series will name, growing or sealed a moment ago; None if none is."""
+    if not run.is_open:
+        return None
+    named = {series.row(event).volumes.get(series.data_key) for event in range(len(series))}
+    entries = read_entries(run.folder)
+    for entry in entries:
+        ref = VolumeRef(entry.resource, entry.index or 0)
+        if entry.data_key == series.data_key and entry.state == "sealed" and ref not in named:
+            return ref
+    growing = growing_in(run, entries)
+    return next((each for each in growing if each.found.data_key == series.data_key), None)
 
 
 def _found(folder: Path, index: int) -> Growing | None:

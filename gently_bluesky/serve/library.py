@@ -7,10 +7,10 @@ same objects. What is kept is bounded, runs in number and answers in bytes. Know
 import contextlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from gently_bluesky import Catalog
 from gently_bluesky.errors import RootError
@@ -32,7 +32,7 @@ class HeldRun:
         self._run = run
         self._lock = threading.RLock()
         self._stamp = self._stamp_now()
-        self._series: dict[tuple[str, str], ImageSeries] = {}
+        self._made: dict[Hashable, Any] = {}
 
     def _stamp_now(self) -> _Stamp:
         return tuple(map(_stamp, (self._run.folder / JOURNAL, self._run.folder / MANIFEST)))
@@ -46,17 +46,21 @@ class HeldRun:
 
     def series(self, stream: str, key: str) -> ImageSeries:
         """Give the images of a data key, as of now; StreamNotFoundError if there are none."""
+        return self.once(("series", stream, key), lambda run: run[stream].images(key))
+
+    def once(self, name: Hashable, make: Callable[[Run], T]) -> T:
+        """Give what was made of the run under a name, until it changes."""
         with self._lock:
             self._catch_up()
-            found = self._series.get((stream, key))
-            if found is None:
-                found = self._series[stream, key] = self._run[stream].images(key)
-            return found
+            if name not in self._made:
+                self._made[name] = make(self._run)
+            made: T = self._made[name]
+            return made
 
     def _catch_up(self) -> None:
         now = self._stamp_now()
         if now != self._stamp:
-            self._series = {}
+            self._made = {}
             self._run.refresh()
             self._stamp = now
 

@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Depends
 
 from gently_bluesky.read.assets import HandlerRegistry
-from gently_bluesky.serve import routes_catalog, routes_pixels, routes_run
+from gently_bluesky.serve import routes_catalog, routes_pixels, routes_run, routes_zarr
 from gently_bluesky.serve.answering import House
 from gently_bluesky.serve.answers import ProblemAnswer
 from gently_bluesky.serve.doors import Limits
@@ -70,7 +70,7 @@ def router(of: House | Path | str, *, prefix: str = API) -> APIRouter:
     """
     shared = of if isinstance(of, House) else house(of)
     api = APIRouter(dependencies=[Depends(shared.lend)], responses=PROBLEMS)
-    for part in (routes_catalog.routes, routes_run.routes, routes_pixels.routes):
+    for part in (routes_catalog.routes, routes_run.routes, routes_pixels.routes, routes_zarr.routes):
         api.include_router(part, prefix=prefix)
     if shared.may_tag:
         api.include_router(routes_run.tagging(), prefix=prefix)

@@ -82,7 +82,7 @@ def send(request: Request, house: House, cut: Cut, form: Format, shown: Shown, r
         return Buffer(content, 200, {**headers, **said}, MEDIA_TYPES[form])
     array = house.room.read(0 if cut.is_mapped else cut.nbytes, cut.read)
     if form == "raw":
-        return pixels_answer(array, headers)
+        return pixels_answer(request, array, headers)
     content, said = encoded(array, form, shown)
     if etag:
         house.library.kept.put(etag, (content, said), len(content) + 200)
