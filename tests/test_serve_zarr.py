@@ -23,7 +23,8 @@ def opened(server: Served, run: Any) -> zarr.Group:
 
 def level(group: zarr.Group, number: int) -> Any:
     """A level, as the metadata name it."""
-    datasets: Any = group.attrs["ome"]["multiscales"][0]["datasets"]  # type: ignore[index, call-overload]
+    ome: Any = group.attrs["ome"]
+    datasets = ome["multiscales"][0]["datasets"]
     return group[datasets[number]["path"]]
 
 

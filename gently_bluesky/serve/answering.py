@@ -236,10 +236,13 @@ def etag_of(*parts: object) -> str:
     return f'"{xxhash.xxh3_128_hexdigest(text.encode(errors="surrogatepass"))}"'
 
 
-def is_known(request: Request, etag: str) -> bool:
-    """Whether the client has this already, as its If-None-Match says."""
-    given = request.headers.get("if-none-match", "")
-    return given.strip() == "*" or etag in {each.strip().removeprefix("W/") for each in given[:4096].split(",")}
+def is_known(request: Request, headers: Mapping[str, str]) -> bool:
+    """Whether the client has already what has this ETag, as its If-None-Match says."""
+    given = request.headers.get("if-none-match")
+    if given is None or "etag" not in headers:
+        return False
+    known = {each.strip().removeprefix("W/") for each in given[:4096].split(",")}
+    return "*" in known or headers["etag"].removeprefix("W/") in known
 
 
 def unchanged(headers: Mapping[str, str]) -> Response:
@@ -257,8 +260,8 @@ async def _finished(request: Request, response: Response) -> Response:
     headers.add_vary_header("Accept-Encoding")
     headers.setdefault("cache-control", UNTIL_CHANGED)
     if response.status_code == HTTPStatus.OK and request.method == "GET":
-        etag = headers.setdefault("etag", f'W/"{xxhash.xxh3_128_hexdigest(body)}"')
-        if is_known(request, etag.removeprefix("W/")):
+        headers.setdefault("etag", f'W/"{xxhash.xxh3_128_hexdigest(body)}"')
+        if is_known(request, headers):
             kept = ("etag", "cache-control", "vary")
             return unchanged({name: headers[name] for name in kept if name in headers})
     if len(body) >= _WORTH_COMPRESSING and accepts_gzip(request):

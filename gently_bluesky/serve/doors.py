@@ -14,6 +14,7 @@ from http import HTTPStatus
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import cookie_parser
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -202,8 +203,29 @@ class _Behind:
         elif log_in is not None or refusal is not None:
             response = log_in if log_in is not None else refusal.response()  # type: ignore[union-attr]
             await response(scope, receive, answer)
+        elif scope["type"] == "websocket":
+            await self.app(scope, receive, send)
         else:
-            await self.app(scope, receive, answer if scope["type"] == "http" else send)
+            await self.app(scope, self._measured(headers, receive), answer)
+
+    def _measured(self, headers: Headers, receive: Receive) -> Receive:
+        """Give what receives a body, as far as it is not too long."""
+        most, came = self._limits.body_bytes, 0
+        too_long = HTTPException(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"A request may have a body of {most:,} bytes, and no more."
+        )
+
+        async def measured() -> Message:
+            nonlocal came
+            if int(length) > most if (length := headers.get("content-length", "")).isdecimal() else False:
+                raise too_long
+            message = await receive()
+            came += len(message.get("body", b""))
+            if came > most:
+                raise too_long
+            return message
+
+        return measured
 
     def _log_in(self, scope: Scope, headers: Headers, shown: str | None) -> Response | None:
         """Let a browser that shows the token in its first URL go on with a cookie, and without it in the URL."""

@@ -1,7 +1,7 @@
 """Pixels in the form that a client asks for: raw, NPY, TIFF, or a picture. Knows arrays and bytes, no HTTP."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -64,6 +64,36 @@ def picture_of(plane: NDArray[Any], form: Format, shown: Shown) -> tuple[bytes, 
     height, width = made.pixels.shape[:2]
     content = png(made.pixels) if form == "png" else jpeg(made.pixels)
     return content, {"x-window": str(made.window), "x-shape": f"{height},{width}"}
+
+
+def three_of(
+    projections: Sequence[NDArray[Any]], voxel_um: Sequence[float] | None, form: Format, shown: Shown
+) -> tuple[bytes, dict[str, str]]:
+    """Give the projections along z, y and x of a volume as one picture, in one window, and what was applied.
+
+    Raises
+    ------
+    GeometryError
+        Another form than that of a picture is asked for.
+    ValueError
+        There is no such window or colour map, or the size is too small for words.
+    """
+    from gently_bluesky.serve.pictures.colour import coloured  # noqa: PLC0415 - Pillow is not needed for pixels
+    from gently_bluesky.serve.pictures.encoding import jpeg, png  # noqa: PLC0415
+    from gently_bluesky.serve.pictures.layout import three_views  # noqa: PLC0415
+    from gently_bluesky.serve.pictures.window import as_bytes, window_of  # noqa: PLC0415
+
+    if form not in PICTURES:
+        raise GeometryError(
+            "Three views are a picture: format=png or format=jpeg. Pixels come axis by axis: axis=y."
+        )
+    window = window_of(projections[0], shown.window)
+    xy, zx, zy = (coloured(as_bytes(each, window), shown.cmap) for each in projections)
+    z_um, y_um, x_um = voxel_um if voxel_um is not None and len(voxel_um) == 3 else (1.0, 1.0, 1.0)
+    sheet = three_views(xy, zx, zy, size=shown.size, voxel_um=voxel_um and (z_um, y_um, x_um))
+    height, width = sheet.pixels.shape[:2]
+    content = png(sheet.pixels) if form == "png" else jpeg(sheet.pixels)
+    return content, {"x-window": str(window), "x-shape": f"{height},{width}"}
 
 
 def _tiff(array: NDArray[Any]) -> bytes:

@@ -87,7 +87,7 @@ def growing_in(run: Run, entries: Sequence[ManifestEntry] | None = None) -> Iter
 
 
 def next_of(run: Run, series: ImageSeries) -> "Growing | VolumeRef | None":
-    """Give the volume that the next event of a series will name, growing or sealed a moment ago; None if none is."""
+    """Give the volume that the next event of a series will name, growing or just sealed; None if there is none."""
     if not run.is_open:
         return None
     named = {series.row(event).volumes.get(series.data_key) for event in range(len(series))}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Path, Query, Request
@@ -29,7 +29,7 @@ from gently_bluesky.serve.answering import (
 )
 from gently_bluesky.serve.answers import Histogram, SeriesAnswer, VolumeAnswer
 from gently_bluesky.serve.cutting import Cut, cut_pixels, cut_series, identity_of, level_of
-from gently_bluesky.serve.formats import MEDIA_TYPES, Format, Shown, encoded
+from gently_bluesky.serve.formats import MEDIA_TYPES, PICTURES, Format, Shown, encoded, three_of
 from gently_bluesky.serve.growing import Growing, growing_volume
 from gently_bluesky.serve.histograms import histogram_of
 from gently_bluesky.serve.routes_run import RunKey
@@ -66,27 +66,46 @@ _PIXELS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def send(request: Request, house: House, cut: Cut, form: Format, shown: Shown, run: Run | str) -> Response:
+def send(request: Request, house: House, cut: Cut, form: Format, shown: Shown, uid: str) -> Response:
     """Answer with a part of what is stored, unless the client has it already."""
-    uid = run if isinstance(run, str) else run.uid
-    headers = {"x-run": uid, "cache-control": UNTIL_CHANGED}
-    etag = None
-    if cut.identity is not None:
-        etag = etag_of(*cut.identity, form, *((shown,) if form in {"png", "jpeg"} else ()))
-        headers["etag"] = etag
-        if is_known(request, etag):
-            return unchanged(headers)
-    kept = house.library.kept.get(etag) if etag else None
-    if isinstance(kept, tuple):
-        content, said = kept
-        return Buffer(content, 200, {**headers, **said}, MEDIA_TYPES[form])
-    array = house.room.read(0 if cut.is_mapped else cut.nbytes, cut.read)
-    if form == "raw":
-        return pixels_answer(request, array, headers)
-    content, said = encoded(array, form, shown)
-    if etag:
+
+    def read() -> NDArray[Any]:
+        return house.room.read(0 if cut.is_mapped else cut.nbytes, cut.read)
+
+    identity = cut.identity and (*cut.identity, form, shown if form in PICTURES else None)
+    if form != "raw":
+        return send_made(request, house, identity, MEDIA_TYPES[form], uid, lambda: encoded(read(), form, shown))
+    headers = _headers(uid, identity)
+    if is_known(request, headers):
+        return unchanged(headers)
+    return pixels_answer(request, read(), headers)
+
+
+def send_made(
+    request: Request,
+    house: House,
+    identity: tuple[object, ...] | None,
+    media_type: str,
+    uid: str,
+    make: Callable[[], tuple[bytes, dict[str, str]]],
+) -> Response:
+    """Answer with what is made of pixels, and keep it, unless the client has it already, or it is kept."""
+    headers = _headers(uid, identity)
+    if is_known(request, headers):
+        return unchanged(headers)
+    etag = headers.get("etag", "")
+    made = house.library.kept.get(etag)
+    content, said = made if isinstance(made, tuple) else make()
+    if etag and made is None:
         house.library.kept.put(etag, (content, said), len(content) + 200)
-    return Buffer(content, 200, {**headers, **said}, MEDIA_TYPES[form])
+    return Buffer(content, 200, {**headers, **said}, media_type)
+
+
+def _headers(uid: str, identity: tuple[object, ...] | None) -> dict[str, str]:
+    """Give what is said of every answer with pixels; what may change has no ETag, and is kept by nobody."""
+    if identity is None:
+        return {"x-run": uid, "cache-control": "no-store"}
+    return {"x-run": uid, "cache-control": UNTIL_CHANGED, "etag": etag_of(*identity)}
 
 
 # --- series -------------------------------------------------------------------------------------------------
@@ -199,7 +218,7 @@ def projection(
     stream: str,
     key: str,
     event: Annotated[int, Query(ge=-(1 << 40), le=1 << 40)],
-    axis: Annotated[Axis, Query()] = "z",
+    axis: Annotated[Axis | Literal["three"], Query(description="three: all, as one picture.")] = "z",
     level: Level = 0,
     include_bad: bool = False,
     format: Annotated[Format, Query()] = "raw",
@@ -213,11 +232,22 @@ def projection(
     volume = series.lazy(event)
     if volume.ndim != 3:
         raise GeometryError(f"{key!r} holds arrays {volume.shape}; only volumes (z, y, x) are projected.")
-    shape = tuple(size for name, size in zip("zyx", volume.shape, strict=True) if name != axis)
     known = identity_of(series, event)
     identity = None if known is None else (series.run_uid, key, known, level, include_bad, "projection", axis)
-    cut = Cut(shape, volume.dtype, identity, lambda: series.project(event, axis=axis))
-    return send(request, house, cut, format, Shown(window, cmap, size), series.run_uid)
+    shown = Shown(window, cmap, size)
+    if axis != "three":
+        shape = tuple(size for name, size in zip("zyx", volume.shape, strict=True) if name != axis)
+        cut = Cut(shape, volume.dtype, identity, lambda: series.project(event, axis=axis))
+        return send(request, house, cut, format, shown, series.run_uid)
+
+    def three() -> tuple[bytes, dict[str, str]]:
+        along: tuple[Axis, ...] = ("z", "y", "x")
+        projections = [series.project(event, axis=each) for each in along]
+        return three_of(projections, series.voxel_size_um_of(event), format, shown)
+
+    return send_made(
+        request, house, identity and (*identity, format, shown), MEDIA_TYPES[format], series.run_uid, three
+    )
 
 
 @routes.get(f"{_SERIES}/histogram", operation_id="histogram", response_model=Histogram, dependencies=[HEAVY])

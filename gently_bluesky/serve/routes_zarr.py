@@ -59,6 +59,6 @@ def zarr(
         headers["etag"] = etag_of(series.run_uid, key, *blob.identity)
         if run == series.run_uid and not view.is_open:
             headers["cache-control"] = FOR_GOOD
-        if is_known(request, headers["etag"]):
+        if is_known(request, headers):
             return unchanged(headers)
     return bytes_answer(request, blob.content, headers)
