@@ -102,7 +102,8 @@ def test_the_token_is_in_no_log(root: Path, caplog: pytest.LogCaptureFixture) ->
     ("host", "status"),
     [
         ("localhost", 200), ("localhost:8000", 200), ("127.0.0.1:1", 200), ("[::1]:8000", 200), ("10.1.2.3", 200),
-        ("evil.example.org", 421), ("localhost.evil.example.org", 421), ("", 421), ("a b", 421), ("localhost:x", 421),
+        ("evil.example.org", 421), ("localhost.evil.example.org", 421), ("", 421), ("a b", 421),
+        ("localhost:x", 421),
         ("127.0.0.1.evil.example.org", 421), ("x" * 5000, 421), ("user@localhost", 421),
     ],
 )  # fmt: skip
@@ -158,7 +159,10 @@ def test_web_sockets_go_through_the_same_doors(root: Path) -> None:
     good = {"authorization": f"Bearer {TOKEN}"}
     with TestClient(app, base_url="http://localhost") as client:
         for headers in ({}, good | {"origin": "http://evil.example.org"}, good | {"host": "evil.example.org"}):
-            with pytest.raises(WebSocketDisconnect), client.websocket_connect("ws://localhost/echo", headers=headers):
+            with (
+                pytest.raises(WebSocketDisconnect),
+                client.websocket_connect("ws://localhost/echo", headers=headers),
+            ):
                 pass
         with client.websocket_connect("ws://localhost/echo", headers=good) as socket:
             assert socket.receive_text() == "here"

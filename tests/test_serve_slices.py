@@ -1,7 +1,6 @@
 """Slices as text: numpy decides what is right."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np

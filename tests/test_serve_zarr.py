@@ -186,7 +186,7 @@ def test_a_range_is_a_range(tmp_path: Path) -> None:
 
 
 def acquire(root: Path, look: Callable[[str, int, int], None], events: int = 3, **options: Any) -> None:
-    """Take volumes plane by plane and let somebody look after every frame and every event: what came, and how far."""
+    """Take volumes plane by plane, and let somebody look after every frame and event: what came, and how far."""
     with FileWriter(root, **options) as writer:
         run_engine, _ = connected(writer)
         camera = Camera("cam", writer, shape=SHAPE)
@@ -210,7 +210,7 @@ def acquire(root: Path, look: Callable[[str, int, int], None], events: int = 3, 
 
 
 def test_a_store_grows_frame_by_frame_while_it_is_acquired(tmp_path: Path, every_format: str) -> None:
-    """At every moment zarr-python reads all events, and of the newest volume the frames that have come: no others."""
+    """At every moment zarr-python reads all events, and of the newest volume the frames that have come."""
     root = tmp_path / "root"
     FileWriter(root).close()
     seen: list[tuple[str, int, int]] = []

@@ -292,7 +292,7 @@ class Run:
         self._table  # noqa: B018 - raises, if the journal is damaged
         if start == self._offset:
             return
-        if not begins_line(self.folder / JOURNAL, start) or start > self._offset:
+        if start > self._offset or not begins_line(self.folder / JOURNAL, start):
             raise ValueError(f"No document of run {self.uid} begins at byte {start} of its journal.")
         for offset, (name, doc) in read_documents(self.folder, start):
             yield offset, (name, self._rebased(name, doc) if rebase else doc)

@@ -89,8 +89,8 @@ def three_of(
         )
     window = window_of(projections[0], shown.window)
     xy, zx, zy = (coloured(as_bytes(each, window), shown.cmap) for each in projections)
-    z_um, y_um, x_um = voxel_um if voxel_um is not None and len(voxel_um) == 3 else (1.0, 1.0, 1.0)
-    sheet = three_views(xy, zx, zy, size=shown.size, voxel_um=voxel_um and (z_um, y_um, x_um))
+    known = None if voxel_um is None or len(voxel_um) != 3 else (voxel_um[0], voxel_um[1], voxel_um[2])
+    sheet = three_views(xy, zx, zy, size=shown.size, voxel_um=known)
     height, width = sheet.pixels.shape[:2]
     content = png(sheet.pixels) if form == "png" else jpeg(sheet.pixels)
     return content, {"x-window": str(window), "x-shape": f"{height},{width}"}

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from gently_bluesky import Catalog
-from gently_bluesky.errors import RootError
+from gently_bluesky.errors import NotHereError, RootError
 from gently_bluesky.read.assets import HandlerRegistry
 from gently_bluesky.read.images import ImageSeries
-from gently_bluesky.read.run import Run
+from gently_bluesky.read.run import Run, Stream
 from gently_bluesky.store.layout import JOURNAL, MANIFEST, ROOT_MARK
 
 T = TypeVar("T")
@@ -45,8 +45,8 @@ class HeldRun:
             yield self._run
 
     def series(self, stream: str, key: str) -> ImageSeries:
-        """Give the images of a data key, as of now; StreamNotFoundError if there are none."""
-        return self.once(("series", stream, key), lambda run: run[stream].images(key))
+        """Give the images of a data key, as of now; StreamNotFoundError, NotHereError."""
+        return self.once(("series", stream, key), lambda run: _images(run[stream], key))
 
     def once(self, name: Hashable, make: Callable[[Run], T]) -> T:
         """Give what was made of the run under a name, until it changes."""
@@ -68,6 +68,14 @@ class HeldRun:
     def is_there(self) -> bool:
         """Whether its folder still has a journal."""
         return (self._run.folder / JOURNAL).exists()
+
+
+def _images(stream: Stream, key: str) -> ImageSeries:
+    if key not in stream.image_keys:
+        raise NotHereError(
+            f"Stream {stream.name!r} has no images {key!r:.100}.", available={"series": stream.image_keys}
+        )
+    return stream.images(key)
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

@@ -72,8 +72,6 @@ def router(of: House | Path | str, *, prefix: str = API) -> APIRouter:
     api = APIRouter(dependencies=[Depends(shared.lend)], responses=PROBLEMS)
     for part in (routes_catalog.routes, routes_run.routes, routes_pixels.routes, routes_zarr.routes):
         api.include_router(part, prefix=prefix)
-    if shared.may_tag:
-        api.include_router(routes_run.tagging(), prefix=prefix)
     return api
 
 

@@ -1,17 +1,16 @@
 """Routes of pixels: series and single volumes, parts of them in any form, projections, histograms."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from fastapi import APIRouter, Path, Query, Request
 from numpy.typing import NDArray
 from starlette.responses import Response
 
-from gently_bluesky.errors import BadVolumeError, GeometryError, NotHereError, NotYetError
+from gently_bluesky.errors import GeometryError
 from gently_bluesky.read.images import Axis, ImageSeries
-from gently_bluesky.read.run import Run
+from gently_bluesky.serve.addresses import stored_volume
 from gently_bluesky.serve.answering import (
     FOR_GOOD,
     HEAVY,
@@ -30,13 +29,12 @@ from gently_bluesky.serve.answering import (
 from gently_bluesky.serve.answers import Histogram, SeriesAnswer, VolumeAnswer
 from gently_bluesky.serve.cutting import Cut, cut_pixels, cut_series, identity_of, level_of
 from gently_bluesky.serve.formats import MEDIA_TYPES, PICTURES, Format, Shown, encoded, three_of
-from gently_bluesky.serve.growing import Growing, growing_volume
 from gently_bluesky.serve.histograms import histogram_of
 from gently_bluesky.serve.routes_run import RunKey
-from gently_bluesky.serve.slices import expanded, parsed
+from gently_bluesky.serve.slices import parsed
 from gently_bluesky.store.index import shown_by
 from gently_bluesky.store.removed import Removed
-from gently_bluesky.store.streams import VolumeRef, is_good
+from gently_bluesky.store.streams import is_good
 
 routes = APIRouter(prefix="/runs/{run}", route_class=GentlyRoute)
 
@@ -279,83 +277,20 @@ def histogram(
 # --- one volume by its permanent address --------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    uid: str
-    said: dict[str, Any]
-    identity: tuple[object, ...] | None
-    pixels: Callable[[], Any]
-    growing: Growing | None = None
-
-
 _VOLUME = "/volumes/{resource}/{index}"
 
 
-def _stored(house: House, run: str, resource: str, index: int, level: int, *, include_bad: bool) -> _Stored:
-    ref = VolumeRef(resource, index)
-    with house.library.run(run).reading() as found:
-        assets, uid = found.assets, found.uid
-        entry = assets.entry(ref)
-        growing = growing_volume(found, resource, index) if entry is None else None
-        known = resource in {*_resources(found)}
-        key = assets.data_key(resource) if known else {}
-    said: dict[str, Any]
-    identity: tuple[object, ...] | None
-    where: dict[str, Any] = {"run": uid, "resource": resource, "index": index}
-    if growing is not None:
-        if level:
-            raise NotYetError("A volume that is still being acquired has no levels yet; level=0 has its frames.")
-        what = growing.said()
-        said = where | {name: what[name] for name in ("data_key", "shape", "dtype")}
-        said |= {"format": growing.found.format, "state": "growing", "levels": []}
-        said |= {"frames_there": growing.frames_there.tolist()}
-        return _Stored(uid, said, None, growing.pixels, growing)
-    if entry is not None:
-        there = assets.frames_there(ref) if entry.state == "aborted" else None
-        said = where | {"data_key": entry.data_key, "shape": entry.shape, "dtype": entry.dtype}
-        said |= {"format": entry.format, "state": entry.state}
-        said |= {"frames_there": None if there is None else there.tolist(), "levels": []}
-        identity = (uid, resource, index, entry.xxh3_128, level)
-    elif known:
-        said = where | {"data_key": key.get("data_key", ""), "shape": key.get("shape", ()), "format": "foreign"}
-        said |= {"dtype": key.get("dtype_numpy", ""), "state": "foreign", "frames_there": None, "levels": []}
-        identity = None
-    else:
-        raise NotHereError(
-            f"Run {uid} has no volume {index} of stream resource {resource[:100]!r}.",
-            available={"resource": sorted(_resources(found))[:100]},
-        )
-    pyramid = assets.pyramid(ref) if entry is not None and entry.state == "sealed" else ()
-    ndim = len(said["shape"])
-    said["levels"] = [
-        {
-            "shape": [-(-size // by) for size, by in zip(said["shape"], by_[-ndim:], strict=True)],
-            "factors": by_[-ndim:],
-        }
-        for by_ in pyramid
-    ]
-    if level and level >= len(pyramid):
-        raise NotHereError(f"There is no level {level}.", available={"level": list(range(max(len(pyramid), 1)))})
-
-    def read() -> Any:
-        return assets.level(ref, level) if level else assets.volume(ref, key, partial=include_bad)
-
-    return _Stored(uid, said, identity, read)
-
-
-def _resources(run: Run) -> set[str]:
-    return {ref.resource for name in run for row in run[name].rows for ref in row.volumes.values()}
-
-
 @routes.get(_VOLUME, operation_id="volume", response_model=VolumeAnswer, dependencies=[LIGHT])
-def volume(
+def volume_(
     house: InHouse,
     run: RunKey,
     resource: str,
     index: Index,
 ) -> Response:
     """What is known of one volume, by its stream resource and its index in it."""
-    return json_answer(_stored(house, run, resource, index, 0, include_bad=True).said)
+    with house.library.run(run).reading() as found:
+        stored = stored_volume(found, resource, index, include_bad=True)
+        return json_answer({"run": found.uid, "resource": resource, "index": index, **stored.facts})
 
 
 @routes.get(
@@ -381,23 +316,14 @@ def volume_pixels(
 ) -> Response:
     """A part of one volume, without the event axis, at an address that is good for as long as the volume is."""
     parts = parsed(slice)
-    stored = _stored(house, run, resource, index, level, include_bad=include_bad)
-    found = stored.pixels()
-    cut = cut_pixels(found, stored.identity, parts, house.limits)
-    there = stored.said["frames_there"]
-    if there is not None:
-        _hold_there(np.array(there).reshape(found.shape[:-2]), parts, found.ndim, stored)
-    cut = replace(cut, identity=None if cut.identity is None else (*cut.identity, include_bad))
-    answer = send(request, house, cut, format, Shown(window, cmap, size), stored.uid)
-    if "etag" in answer.headers and run == stored.uid:
+    with house.library.run(run).reading() as found:
+        stored = stored_volume(found, resource, index, include_bad=include_bad)
+        uid = found.uid
+    volume = stored.pixels(level)
+    identity = stored.identity and (*stored.identity, level, include_bad)
+    cut = cut_pixels(volume, identity, parts, house.limits)
+    stored.hold_there(parts)
+    answer = send(request, house, cut, format, Shown(window, cmap, size), uid)
+    if "etag" in answer.headers and run == uid:
         answer.headers["cache-control"] = FOR_GOOD
     return answer
-
-
-def _hold_there(there: NDArray[np.bool_], parts: Any, ndim: int, stored: _Stored) -> None:
-    wanted = there[expanded(parts, ndim)[: there.ndim]] if there.ndim else there
-    if not np.all(wanted):
-        said = f"{int(there.sum())} of {there.size} frames of volume {stored.said['index']} have come"
-        if stored.growing is not None:
-            raise NotYetError(f"{said}; not all that were asked for. It is being acquired.")
-        raise BadVolumeError(f"{said}; not all that were asked for, and no more will: it was interrupted.")

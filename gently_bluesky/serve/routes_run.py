@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from functools import partial
+from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, HTTPException, Path, Query
 from starlette.responses import Response
 
 from gently_bluesky import Catalog
@@ -14,7 +15,6 @@ from gently_bluesky.read.run import Stream
 from gently_bluesky.serve.answering import LIGHT, UNTIL_CHANGED, GentlyRoute, InHouse, json_answer
 from gently_bluesky.serve.answers import (
     LineageAnswer,
-    ProblemAnswer,
     RunAnswer,
     Table,
     Tagging,
@@ -158,15 +158,13 @@ def stream_(
     return json_answer(answer)
 
 
-def tagging() -> APIRouter:
-    """Give the route that writes: tags and notes, journalled with who said it."""
-    writing = APIRouter(prefix="/runs/{run}", route_class=GentlyRoute, dependencies=[LIGHT])
-
-    @writing.post("/tags", operation_id="tag", responses={409: {"model": ProblemAnswer}})
-    def tag(house: InHouse, run: RunKey, said: Tagging) -> Tags:
-        """Add and remove tags, add a note."""
-        with house.library.run(run).reading() as found:
-            add_note(found.folder, by=said.by, added=said.add, removed=said.remove, text=said.note)
-            return Tags(run=found.uid, tags=sorted(found.tags))
-
-    return writing
+@routes.post("/tags", operation_id="tag")
+def tag(house: InHouse, run: RunKey, said: Tagging) -> Tags:
+    """Add and remove tags, add a note, where the user allows it; journalled with who said it."""
+    if not house.may_tag:
+        raise HTTPException(
+            HTTPStatus.FORBIDDEN, "This server takes no tags; gently-bluesky serve --may-tag does."
+        )
+    with house.library.run(run).reading() as found:
+        add_note(found.folder, by=said.by, added=said.add, removed=said.remove, text=said.note)
+        return Tags(run=found.uid, tags=sorted(found.tags))
