@@ -55,8 +55,6 @@ def serve(
     application = create_app(
         root, token=token, allowed_hosts=names, allowed_origins=allow_origin or (), may_tag=may_tag
     )
-    shown = f"http://{_shown(host)}:{port}/" + ("" if token is None else f"?token={token}")
-    out.print(f"{root} is at {shown}", highlight=False, markup=False, soft_wrap=True)
     config = uvicorn.Config(
         application,
         host=host,
@@ -64,13 +62,16 @@ def serve(
         http=patient(),
         access_log=access_log,
         server_header=False,
-        log_level="warning" if not access_log else "info",
+        log_level="info" if access_log else "warning",
         limit_concurrency=512,
         timeout_keep_alive=15,
         timeout_graceful_shutdown=5,
         ws_max_size=64 << 10,
     )
-    uvicorn.Server(config).run()
+    listening = config.bind_socket()
+    shown = f"http://{_shown(host)}:{listening.getsockname()[1]}/" + ("" if token is None else f"?token={token}")
+    out.print(f"{root} is at {shown}", highlight=False, markup=False, soft_wrap=True)
+    uvicorn.Server(config).run(sockets=[listening])
 
 
 def _own_names() -> list[str]:
