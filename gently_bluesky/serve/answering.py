@@ -11,7 +11,7 @@ import logging
 import re
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -26,7 +26,7 @@ from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from gently_bluesky import __version__
-from gently_bluesky.errors import TooBusyError
+from gently_bluesky.errors import GentlyError, TooBusyError
 from gently_bluesky.serve.doors import Limits
 from gently_bluesky.serve.library import Library
 from gently_bluesky.serve.problems import UNFORESEEN, problem_of
@@ -140,15 +140,28 @@ HEAVY = Depends(_in_heavy_turn, scope="function")
 """A dependency of routes that read whole volumes."""
 
 
+class UnknownParameterError(GentlyError, ValueError):
+    """A request with a parameter that its route does not have."""
+
+    def __init__(self, message: str, known: Sequence[str]) -> None:
+        super().__init__(message)
+        self.more = {"available": list(known)}
+
+
 class GentlyRoute(APIRoute):
     """A route whose errors are problems, whose answers have ETags, and which takes HEAD for GET without a body."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Give the handler of FastAPI, and what goes around it."""
         inner = super().get_route_handler()
+        known = {field.alias for field in self.dependant.query_params}
 
         async def handler(request: Request) -> Response:
             try:
+                if unknown := sorted(
+                    set(request.query_params) - known
+                ):  # lest a slip in a name passes for an answer
+                    raise UnknownParameterError(f"There is no parameter {unknown[0]!r:.100} here.", sorted(known))
                 response = await inner(request)
             except Exception as error:
                 problem = problem_of(error)

@@ -20,6 +20,7 @@ _PROBLEM: dict[str, Any] = {
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"description": text, **_PROBLEM}
     for status, text in {
+        400: "The body is not what it says it is.",
         401: "A token is needed.",
         403: "Pages of this origin may not ask.",
         404: "There is no such thing; `available` says what there is.",

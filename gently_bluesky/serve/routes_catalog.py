@@ -7,7 +7,7 @@ import shutil
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 
 from gently_bluesky import Catalog, __version__
 from gently_bluesky.errors import JournalError, NotHereError
@@ -33,6 +33,7 @@ from gently_bluesky.store.strict_json import plain
 routes = APIRouter(route_class=GentlyRoute, dependencies=[LIGHT])
 
 Text = Annotated[str | None, Query(max_length=200)]
+Needed = Annotated[str, Query(max_length=200)]
 When = Annotated[str | None, Query(max_length=40, description="2026-11-23, or 2026-11-23T18:30")]
 _MISSING_SAID = 1000
 
@@ -62,7 +63,7 @@ def sessions(house: InHouse) -> list[SessionAnswer]:
 
 
 @routes.get("/sessions/{session}/embryos", operation_id="embryos")
-def embryos(house: InHouse, session: str) -> list[EmbryoAnswer]:
+def embryos(house: InHouse, session: Annotated[str, Path(max_length=200)]) -> list[EmbryoAnswer]:
     """Embryos of a session, with their timepoints and what was taken of them."""
     found = house.library.ask(lambda catalog: catalog.volumes(session=session, include_bad=True, derived=None))
     if not found:
@@ -250,13 +251,13 @@ def _volume_line(house: House, volume: Volume) -> VolumeLine:
 
 
 @routes.get("/questions/timepoints", operation_id="timepoints")
-def timepoints(house: InHouse, session: str, embryo: str) -> Numbers:
+def timepoints(house: InHouse, session: Needed, embryo: Needed) -> Numbers:
     """The timepoints of an embryo in a session that there are, bad volumes included, in order."""
     return Numbers(values=house.library.ask(lambda catalog: catalog.timepoints(session, embryo)))
 
 
 @routes.get("/questions/next_timepoint", operation_id="next_timepoint")
-def next_timepoint(house: InHouse, session: str, embryo: str) -> Number:
+def next_timepoint(house: InHouse, session: Needed, embryo: Needed) -> Number:
     """The timepoint after the last one of an embryo in a session."""
     return Number(value=house.library.ask(lambda catalog: catalog.next_timepoint(session, embryo)))
 

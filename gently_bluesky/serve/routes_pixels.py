@@ -30,7 +30,7 @@ from gently_bluesky.serve.answers import Histogram, SeriesAnswer, VolumeAnswer
 from gently_bluesky.serve.cutting import Cut, cut_pixels, cut_series, identity_of, level_of
 from gently_bluesky.serve.formats import MEDIA_TYPES, PICTURES, Format, Shown, encoded, three_of
 from gently_bluesky.serve.histograms import histogram_of
-from gently_bluesky.serve.routes_run import RunKey
+from gently_bluesky.serve.routes_run import Name, RunKey
 from gently_bluesky.serve.slices import parsed
 from gently_bluesky.store.index import shown_by
 from gently_bluesky.store.removed import Removed
@@ -113,8 +113,8 @@ def _headers(uid: str, identity: tuple[object, ...] | None) -> dict[str, str]:
 def series_(
     house: InHouse,
     run: RunKey,
-    stream: str,
-    key: str,
+    stream: Name,
+    key: Name,
     first: Annotated[int, Query(ge=0, le=1 << 40)] = 0,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 200,
 ) -> Response:
@@ -183,8 +183,8 @@ def pixels(
     request: Request,
     house: InHouse,
     run: RunKey,
-    stream: str,
-    key: str,
+    stream: Name,
+    key: Name,
     slice: Slice,
     level: Level = 0,
     include_bad: bool = False,
@@ -213,8 +213,8 @@ def projection(
     request: Request,
     house: InHouse,
     run: RunKey,
-    stream: str,
-    key: str,
+    stream: Name,
+    key: Name,
     event: Annotated[int, Query(ge=-(1 << 40), le=1 << 40)],
     axis: Annotated[Axis | Literal["three"], Query(description="three: all, as one picture.")] = "z",
     level: Level = 0,
@@ -252,8 +252,8 @@ def projection(
 def histogram(
     house: InHouse,
     run: RunKey,
-    stream: str,
-    key: str,
+    stream: Name,
+    key: Name,
     slice: Slice,
     bins: Annotated[int, Query(ge=1, le=4096)] = 256,
     level: Level = 0,
@@ -284,7 +284,7 @@ _VOLUME = "/volumes/{resource}/{index}"
 def volume_(
     house: InHouse,
     run: RunKey,
-    resource: str,
+    resource: Name,
     index: Index,
 ) -> Response:
     """What is known of one volume, by its stream resource and its index in it."""
@@ -304,7 +304,7 @@ def volume_pixels(
     request: Request,
     house: InHouse,
     run: RunKey,
-    resource: str,
+    resource: Name,
     index: Index,
     slice: Slice,
     level: Level = 0,

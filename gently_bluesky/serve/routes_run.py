@@ -29,6 +29,7 @@ from gently_bluesky.store.tags import add_note
 routes = APIRouter(prefix="/runs/{run}", route_class=GentlyRoute, dependencies=[LIGHT])
 
 RunKey = Annotated[str, Path(max_length=100, description="A uid, the beginning of one, or -1 for the newest.")]
+Name = Annotated[str, Path(max_length=200)]
 _DOCUMENT_BYTES = 4 << 20
 _COLUMN_EVENTS = 10_000
 
@@ -125,11 +126,11 @@ def lineage(
 def stream_(
     house: InHouse,
     run: RunKey,
-    stream: str,
+    stream: Name,
     first: Annotated[int, Query(ge=0, le=1 << 40)] = 0,
     limit: Annotated[int, Query(ge=1, le=_COLUMN_EVENTS)] = 1000,
     keys: Annotated[
-        str | None, Query(max_length=10_000, description="Data keys, with commas; all, if left out.")
+        str | None, Query(max_length=2000, description="Data keys, with commas; all, if left out.")
     ] = None,
 ) -> Response:
     """Events of a stream as a table: seq_num, time, and the columns that are no images."""

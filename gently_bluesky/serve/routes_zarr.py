@@ -16,7 +16,7 @@ from gently_bluesky.serve.answering import (
     is_known,
     unchanged,
 )
-from gently_bluesky.serve.routes_run import RunKey
+from gently_bluesky.serve.routes_run import Name, RunKey
 from gently_bluesky.serve.zarr_view import ZarrView
 
 routes = APIRouter(prefix="/runs/{run}/streams/{stream}/series/{key}/zarr", route_class=GentlyRoute)
@@ -43,8 +43,8 @@ def zarr(
     request: Request,
     house: InHouse,
     run: RunKey,
-    stream: str,
-    key: str,
+    stream: Name,
+    key: Name,
     path: Annotated[str, Path(max_length=200, description="zarr.json, 0/zarr.json, 0/c/3/100/0/0 ...")],
 ) -> Response:
     """A series as OME-Zarr 0.5, read-only: give a Zarr client the address that ends in /zarr."""
