@@ -23,7 +23,7 @@ from gently_bluesky.read.volumes import Volume, Volumes, fits, no_volumes
 from gently_bluesky.read.words import counted, listed
 from gently_bluesky.store.index import IndexEntry, RootIndex, VolumeRow
 from gently_bluesky.store.layout import open_root
-from gently_bluesky.store.streams import VolumeRef
+from gently_bluesky.store.streams import Doc, VolumeRef
 from gently_bluesky.store.strict_json import plain
 from gently_bluesky.store.tags import read_tags
 
@@ -217,13 +217,27 @@ class Catalog:
             What the start document must say, e.g. ``session="2026-11-23"``, ``roi=(1, 2)``; for ``embryo``, events
             may say it as well. Compared as documents hold it: a tuple is a list, a number of numpy's a number.
         """
+        asked = {"plan_name": plan_name, "tag": tag}
+        what = start_metadata | {key: value for key, value in asked.items() if value is not None}
+        found = self._searched(since, until, limit, what)
+        return Runs(map(self._run, found), why_none=found.why_none, available=found.available)
+
+    def starts(
+        self, *, since: When | None = None, until: When | None = None, limit: int | None = None, **what: Any
+    ) -> Answer[Doc]:
+        """Give the start documents of the runs that `search` gives, and open no journal for it."""
+        found = self._searched(since, until, limit, what)
+        return Answer((entry.start for entry in found), why_none=found.why_none, available=found.available)
+
+    def _searched(
+        self, since: When | None, until: When | None, limit: int | None, asked: Mapping[str, Any]
+    ) -> Answer[IndexEntry]:
         if limit is not None and limit < 0:
             raise ValueError(f"limit is {limit}; it must be 0 or more, or None for all.")
-        what: dict[str, Any] = plain(start_metadata, "the question")
-        what |= {key: value for key, value in {"plan_name": plan_name, "tag": tag}.items() if value is not None}
-        found = (entry for entry in reversed(self._between(since, until)) if self._fits(entry, what))
-        runs = Runs(self._run(entry) for entry in islice(found, limit))
-        return runs if runs or limit == 0 else self._no_runs(self._between(since, until), what)
+        what: dict[str, Any] = plain(dict(asked), "the question")
+        fitting = (entry for entry in reversed(self._between(since, until)) if self._fits(entry, what))
+        found = Answer(islice(fitting, limit))
+        return found if found or limit == 0 else self._none_found(self._between(since, until), what)
 
     def _between(self, since: When | None, until: When | None) -> list[IndexEntry]:
         low = float("-inf") if since is None else _seconds(since)
@@ -240,16 +254,16 @@ class Catalog:
         said = [plain(entry.start[key])] if key in entry.start else []
         return said if key != "embryo" else said + [row.embryo for row in self._index.whole(entry).volumes]
 
-    def _no_runs(self, there: Sequence[IndexEntry], what: Mapping[str, Any]) -> Runs:
+    def _none_found(self, there: Sequence[IndexEntry], what: Mapping[str, Any]) -> Answer[IndexEntry]:
         if not there:
-            return Runs(
+            return Answer(
                 why_none="there are none yet" if not self else "none started in the time that was asked for"
             )
         known = {key for entry in there for key in entry.start} | {"embryo", "tag"}
         if unknown := sorted(what.keys() - known):
-            return Runs(why_none=f"no start document says {unknown[0]!r}; they say {listed(sorted(known))}")
+            return Answer(why_none=f"no start document says {unknown[0]!r}; they say {listed(sorted(known))}")
         why, available = why_none(there, what, self._said)
-        return Runs(why_none=why, available=available)
+        return Answer(why_none=why, available=available)
 
     def volumes(
         self,

@@ -5,6 +5,7 @@ same objects. What is kept is bounded, runs in number and answers in bytes. Know
 """
 
 import contextlib
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from gently_bluesky import Catalog
-from gently_bluesky.errors import NotHereError, RootError
+from gently_bluesky.errors import NotHereError, RootError, RunNotFoundError
 from gently_bluesky.read.assets import HandlerRegistry
 from gently_bluesky.read.images import ImageSeries
 from gently_bluesky.read.run import Run, Stream
@@ -125,6 +126,8 @@ class Library:
     def run(self, key: str) -> HeldRun:
         """Give a run by its uid, the beginning of it, or -1, -2 ...; RunNotFoundError if there is none."""
         with self._lock:
+            if re.fullmatch(r"-[1-9][0-9]{0,8}", key):
+                key = self.ask(lambda catalog: _counted_back(catalog, int(key)))
             held = self._held.get(key)
             if held is None or not held.is_there:
                 held = self._take(key)
@@ -139,6 +142,13 @@ class Library:
         while len(self._held) > _RUNS_HELD:
             self._held.popitem(last=False)
         return held
+
+
+def _counted_back(catalog: Catalog, number: int) -> str:
+    newest = catalog.starts(limit=-number)
+    if len(newest) < -number:
+        raise RunNotFoundError(f"There are {len(newest)} runs; there is no run {number}.")
+    return str(newest[-1]["uid"])
 
 
 @dataclass(slots=True)

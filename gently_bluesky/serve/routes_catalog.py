@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -42,13 +43,13 @@ _MISSING_SAID = 1000
 def home(house: InHouse) -> Home:
     """What this server is and has."""
     library = house.library
-    count, newest = library.ask(lambda catalog: (len(catalog), next((run.uid for run in catalog), None)))
+    count, newest = library.ask(lambda catalog: (len(catalog), catalog.starts(limit=1)))
     return Home(
         name="gently_bluesky",
         version=__version__,
         api=1,
         runs=count,
-        newest=newest,
+        newest=newest[0]["uid"] if newest else None,
         free_bytes=free_bytes(library.root),
         total_bytes=shutil.disk_usage(library.root).total,
         may_tag=house.may_tag,
@@ -112,14 +113,13 @@ def runs(
     after: Annotated[str | None, Query(max_length=100, description="`next` of the page before.")] = None,
 ) -> RunPage:
     """Runs, newest first."""
-    said = {"session": session, "embryo": embryo, "operator": operator, "purpose": purpose}
+    said = {"plan_name": plan_name, "session": session, "embryo": embryo, "operator": operator}
+    said |= {"purpose": purpose, "tag": tag}
     asked: dict[str, Any] = {key: value for key, value in said.items() if value is not None}
-    found = house.library.ask(
-        lambda catalog: catalog.search(plan_name=plan_name, since=since, until=until, tag=tag, **asked)
-    )
-    chosen = list(found) if text is None else [run for run in found if _mentions(run, text)]
-    page, more = _page([run.uid for run in chosen], after, limit)
-    lines = [run_line(house, chosen[i].uid) for i in page]
+    found = house.library.ask(lambda catalog: catalog.starts(since=since, until=until, **asked))
+    chosen = [str(start["uid"]) for start in found if text is None or _mentions(start, text)]
+    page, more = _page(chosen, after, limit)
+    lines = [run_line(house, chosen[i]) for i in page]
     why = found.why_none or ("" if chosen else f"no start document of those that fit mentions {text!r}")
     return RunPage(
         runs=lines,
@@ -129,8 +129,8 @@ def runs(
     )
 
 
-def _mentions(run: Run, text: str) -> bool:
-    return text.casefold() in json.dumps(plain(run.start), ensure_ascii=False).casefold()
+def _mentions(start: Mapping[str, Any], text: str) -> bool:
+    return text.casefold() in json.dumps(plain(start), ensure_ascii=False).casefold()
 
 
 def _page(names: list[str], after: str | None, limit: int) -> tuple[range, bool]:

@@ -92,13 +92,13 @@ def documents(
     lines: list[bytes] = []
     size, end, more = 0, from_, False
     with house.library.run(run).reading() as found:
-        for offset, (name, doc) in found.journalled(from_):
-            if size > _DOCUMENT_BYTES:
-                more = True
-                break
-            lines.append(encode(plain({"name": name, "doc": doc})) + b"\n")
-            size, end = size + len(lines[-1]), offset
         uid = found.uid
+    for offset, (name, doc) in found.journalled(from_):  # others may go on: what is journalled stays as it is
+        if size > _DOCUMENT_BYTES:
+            more = True
+            break
+        lines.append(encode(plain({"name": name, "doc": doc})) + b"\n")
+        size, end = size + len(lines[-1]), offset
     headers = {"x-next": str(end), "x-more": str(more).lower(), "x-run": uid, "cache-control": UNTIL_CHANGED}
     return Response(b"".join(lines), headers=headers, media_type="application/x-ndjson")
 
