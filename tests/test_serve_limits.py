@@ -113,6 +113,21 @@ def test_memory_for_answers_is_bounded_and_given_back_when_they_are_gone() -> No
     assert room.read(400, lambda: np.ones(400, np.uint8)).all()
 
 
+def test_memory_is_given_back_after_every_kind_of_answer(tmp_path: Path, every_format: str) -> None:
+    """Of maps, which stay open, as of what is decoded: a hundred times what there is room for is given out."""
+    root = tmp_path / "root"
+    recorded(root, 1)
+    with served(root, limits=Limits(room_bytes=40_000, wait_s=0.5)) as server:
+        for turn in range(25):
+            for text in ("0", f"0,:,{turn}", "0,::2,::3", "0,0:1", "0,1", "0:1,1"):
+                for form in ("raw", "npy"):
+                    answer = server.get(PIXELS, params={"slice": text, "format": form})
+                    assert (text, answer.status_code) == (text, 200)
+            histogram = server.get(f"{series('-1')}/histogram", params={"slice": f"0,:,{turn}"})
+            assert histogram.status_code == 200
+        until(lambda: bool(server.app.state.house.room._free == 40_000))
+
+
 def test_what_is_kept_is_bounded_in_bytes() -> None:
     kept: Kept[str] = Kept(100)
     for number in range(50):

@@ -108,7 +108,10 @@ class Room:
         owner: Any = array
         while isinstance(owner.base, np.ndarray):
             owner = owner.base
-        weakref.finalize(owner, self._give_back, nbytes)
+        if isinstance(owner, np.memmap):  # no memory of ours, and it may stay for long
+            self._give_back(nbytes)
+        else:
+            weakref.finalize(owner, self._give_back, nbytes)
         return array
 
     def _give_back(self, nbytes: int) -> None:

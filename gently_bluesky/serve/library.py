@@ -107,7 +107,7 @@ class Library:
 
     def __init__(self, root: Path | str, *, cache_bytes: int = 0, handlers: HandlerRegistry | None = None) -> None:
         self._catalog = Catalog(root, handlers=handlers)
-        self._lock = threading.RLock()
+        self._asking, self._lock = threading.Lock(), threading.Lock()
         self._held: OrderedDict[str, HeldRun] = OrderedDict()
         self.kept: Kept[object] = Kept(cache_bytes)
 
@@ -118,30 +118,32 @@ class Library:
 
     def ask(self, question: Callable[[Catalog], T]) -> T:
         """Give the answer of the catalog, which one thread asks at a time; RootError if the root is gone."""
-        with self._lock:
+        with self._asking:
             if not (self.root / ROOT_MARK).exists():
                 raise RootError("The root is not there any more, or cannot be reached. Is its disk mounted?")
             return question(self._catalog)
 
     def run(self, key: str) -> HeldRun:
         """Give a run by its uid, the beginning of it, or -1, -2 ...; RunNotFoundError if there is none."""
+        if re.fullmatch(r"-[1-9][0-9]{0,8}", key):
+            key = self.ask(lambda catalog: _counted_back(catalog, int(key)))
         with self._lock:
-            if re.fullmatch(r"-[1-9][0-9]{0,8}", key):
-                key = self.ask(lambda catalog: _counted_back(catalog, int(key)))
             held = self._held.get(key)
-            if held is None or not held.is_there:
-                held = self._take(key)
-            return held
-
-    def _take(self, key: str) -> HeldRun:
-        run = self.ask(lambda catalog: catalog[key])
-        held = self._held.get(run.uid)
+            if held is not None:
+                self._held.move_to_end(key)
         if held is None or not held.is_there:
-            held = self._held[run.uid] = HeldRun(run)
-        self._held.move_to_end(run.uid)
-        while len(self._held) > _RUNS_HELD:
-            self._held.popitem(last=False)
+            held = self._hold(self.ask(lambda catalog: catalog[key]))
         return held
+
+    def _hold(self, run: Run) -> HeldRun:
+        with self._lock:
+            held = self._held.get(run.uid)
+            if held is None or not held.is_there:
+                held = self._held[run.uid] = HeldRun(run)
+            self._held.move_to_end(run.uid)
+            while len(self._held) > _RUNS_HELD:
+                self._held.popitem(last=False)
+            return held
 
 
 def _counted_back(catalog: Catalog, number: int) -> str:

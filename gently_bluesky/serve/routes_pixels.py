@@ -23,6 +23,7 @@ from gently_bluesky.serve.answering import (
     etag_of,
     is_known,
     json_answer,
+    little_endian,
     pixels_answer,
     unchanged,
 )
@@ -68,7 +69,7 @@ def send(request: Request, house: House, cut: Cut, form: Format, shown: Shown, u
     """Answer with a part of what is stored, unless the client has it already."""
 
     def read() -> NDArray[Any]:
-        return house.room.read(0 if cut.is_mapped else cut.nbytes, cut.read)
+        return house.room.read(0 if cut.is_mapped else cut.nbytes, lambda: little_endian(cut.read()))
 
     identity = cut.identity and (*cut.identity, form, shown if form in PICTURES else None)
     if form != "raw":
@@ -267,7 +268,7 @@ def histogram(
     kept_as = None if cut.identity is None else etag_of(*cut.identity, level, include_bad, "histogram", bins)
     found = house.library.kept.get(kept_as) if kept_as else None
     if found is None:
-        array = house.room.read(0 if cut.is_mapped else cut.nbytes, cut.read)
+        array = house.room.read(0 if cut.is_mapped else cut.nbytes, lambda: little_endian(cut.read()))
         found = histogram_of(array, bins)
         if kept_as:
             house.library.kept.put(kept_as, found, 100 * bins)
