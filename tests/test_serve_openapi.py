@@ -22,7 +22,7 @@ SEMANTIC: list[Any] = [positive_data_acceptance]
 """That what fits a schema is always taken: of slices, times and colour maps no schema says what they mean."""
 
 FEW = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
-MANY = settings(FEW, max_examples=1500)
+MANY = settings(FEW, max_examples=500)
 
 
 @pytest.fixture(scope="module")

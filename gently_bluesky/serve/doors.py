@@ -179,50 +179,52 @@ def _is_address(name: str) -> bool:
 
 
 class _Behind:
+    """An application behind doors, as ASGI has it."""
+
     def __init__(self, app: ASGIApp, doors: Doors, limits: Limits) -> None:
         self.app = app
         self._doors = doors
         self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in {"http", "websocket"}:
+        if scope["type"] == "http":
+            await self._answer(scope, receive, send)
+        elif scope["type"] != "websocket":
             await self.app(scope, receive, send)
-            return
-        shown = _take_token(scope)
-        headers = Headers(scope=scope)
+        elif (refusal := self._doors.refusal(scope)) is not None:
+            await send({"type": "websocket.close", "code": 1008, "reason": refusal.title})
+        else:
+            await self.app(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        shown, headers = _take_token(scope), Headers(scope=scope)
         origin = headers.get("origin", "")
         allowed = origin if origin in self._doors.allowed_origins else ""
         answer = _Answer(send, allowed)
-        if allowed and scope.get("method") == "OPTIONS" and "access-control-request-method" in headers:
-            await _preflight()(scope, receive, answer)
-            return
-        log_in = self._log_in(scope, headers, shown)
-        refusal = None if log_in is not None else self._doors.refusal(scope)
-        if refusal is not None and scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008, "reason": refusal.title})
-        elif log_in is not None or refusal is not None:
-            response = log_in if log_in is not None else refusal.response()  # type: ignore[union-attr]
+        response = (
+            _preflight() if allowed and _is_preflight(scope, headers) else self._log_in(scope, headers, shown)
+        )
+        if response is None and (refusal := self._doors.refusal(scope)) is not None:
+            response = refusal.response()
+        if response is not None:
             await response(scope, receive, answer)
-        elif scope["type"] == "websocket":
-            await self.app(scope, receive, send)
         else:
             await self.app(scope, self._measured(headers, receive), answer)
 
     def _measured(self, headers: Headers, receive: Receive) -> Receive:
         """Give what receives a body, as far as it is not too long."""
-        most, came = self._limits.body_bytes, 0
-        too_long = HTTPException(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"A request may have a body of {most:,} bytes, and no more."
-        )
+        said, most, came = headers.get("content-length", ""), self._limits.body_bytes, 0
+        length = int(said[:18]) if said.isdecimal() else 0
 
         async def measured() -> Message:
             nonlocal came
-            if int(length) > most if (length := headers.get("content-length", "")).isdecimal() else False:
-                raise too_long
-            message = await receive()
+            message: Message = {} if length > most else await receive()
             came += len(message.get("body", b""))
-            if came > most:
-                raise too_long
+            if max(length, came) > most:
+                raise HTTPException(
+                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                    f"A request may have a body of {most:,} bytes, and no more.",
+                )
             return message
 
         return measured
@@ -230,12 +232,7 @@ class _Behind:
     def _log_in(self, scope: Scope, headers: Headers, shown: str | None) -> Response | None:
         """Let a browser that shows the token in its first URL go on with a cookie, and without it in the URL."""
         doors = self._doors
-        if (
-            shown is None
-            or doors.token is None
-            or scope.get("method") != "GET"
-            or scope["path"].startswith("/api/")
-        ):
+        if shown is None or doors.token is None or scope["method"] != "GET" or scope["path"].startswith("/api/"):
             return None
         if not doors.is_known_host(headers.get("host", "")) or not _same(shown, doors.token):
             return None
@@ -262,6 +259,10 @@ def _take_token(scope: Scope) -> str | None:
     shown = [value for name, value in pairs if name == "token"]
     scope["query_string"] = urlencode([pair for pair in pairs if pair[0] != "token"]).encode()
     return shown[-1] if shown else None
+
+
+def _is_preflight(scope: Scope, headers: Headers) -> bool:
+    return scope["method"] == "OPTIONS" and "access-control-request-method" in headers
 
 
 def _preflight() -> Response:

@@ -71,7 +71,8 @@ def router(of: House | Path | str, *, prefix: str = API) -> APIRouter:
     """
     shared = of if isinstance(of, House) else house(of)
     api = APIRouter(dependencies=[Depends(shared.lend)], responses=PROBLEMS)
-    for part in (routes_catalog.routes, routes_run.routes, routes_pixels.routes, routes_zarr.routes):
+    most_asked_first = (routes_pixels.routes, routes_zarr.routes, routes_run.routes, routes_catalog.routes)
+    for part in most_asked_first:
         api.include_router(part, prefix=prefix)
     return api
 

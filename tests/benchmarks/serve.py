@@ -242,7 +242,8 @@ def _bare(root: Path) -> Any:
         return Response(memoryview(volume[int(request.path_params["at"])]))
 
     async def y(request: Request) -> Response:
-        return Response(memoryview(np.ascontiguousarray(volume[:, int(request.path_params["at"])])))
+        plane: Any = np.ascontiguousarray(volume[:, int(request.path_params["at"])])
+        return Response(memoryview(plane))
 
     return Starlette(routes=[Route("/z/{at}", z), Route("/y/{at}", y)])
 
