@@ -164,7 +164,8 @@ class GentlyRoute(APIRoute):
                 _hold_known(request, known)
                 response = await inner(request)
             except Exception as error:
-                problem = problem_of(error)
+                house = getattr(request.state, "house", None)
+                problem = problem_of(error, house and house.library.root)
                 if problem is None:
                     log.exception("%s %s", request.method, request.url.path)
                     problem = UNFORESEEN

@@ -58,7 +58,7 @@ class Limits:
 
     answer_bytes: int = 256 << 20
     decode_bytes: int = 512 << 20
-    body_bytes: int = 64 << 10
+    body_bytes: int = 256 << 10
     at_once: int = 16
     heavy_at_once: int = 2
     waiting: int = 256

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
@@ -43,7 +44,9 @@ _STATUS: Sequence[tuple[type[Exception], HTTPStatus]] = (  # the first that fits
     (OSError, HTTPStatus.SERVICE_UNAVAILABLE),
 )
 _WORDS = re.compile(r"(?<=[a-z])(?=[A-Z])")
-_PLACE = re.compile(r"(?:file:/{2,3}(?:localhost)?)?(?<![\w.])(?:[A-Za-z]:)?(?:[\\/][^\s'\",:;()\\/]+)+[\\/]")
+_PLACE = re.compile(
+    r"(?:file:/{2,3}(?:localhost)?)?(?<![\w.])(?:[A-Za-z]:)?[\\/](?:[^\s'\",:;()\\/]+[\\/])*(?=\w)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +89,8 @@ class Problem:
         return Response(body, self.status, headers, MEDIA_TYPE)
 
 
-def problem_of(error: Exception) -> Problem | None:
-    """Give the problem that an error is; None for one that nobody foresaw."""
+def problem_of(error: Exception, root: Path | None = None) -> Problem | None:
+    """Give the problem that an error of a root is; None for one that nobody foresaw."""
     if isinstance(error, RequestValidationError):
         return _misunderstood(error)
     if isinstance(error, HTTPException):
@@ -95,7 +98,7 @@ def problem_of(error: Exception) -> Problem | None:
     for kind, status in _STATUS:
         if isinstance(error, kind):
             more = dict(getattr(error, "more", {}))
-            return Problem(status, without_places(str(error)), kind_of(error), more)
+            return Problem(status, without_places(str(error), root), kind_of(error), more)
     return None
 
 
@@ -104,12 +107,14 @@ def kind_of(error: Exception) -> str:
     return _WORDS.sub("-", type(error).__name__.removesuffix("Error")).lower()
 
 
-def without_places(text: str) -> str:
+def without_places(text: str, root: Path | None = None) -> str:
     """Give a message in which no file has its folder: that is nobody's business at the other end.
 
-    >>> without_places("No run in /data/dispim/root has it; '/a/b/000001.ome.tif' went.")
-    "No run in root has it; '000001.ome.tif' went."
+    >>> without_places("No run in /data has it; '/a/b c/1.ome.tif' and /d/e/2.npy went.", Path("/a/b c"))
+    "No run in data has it; 'b c/1.ome.tif' and 2.npy went."
     """
+    if root is not None and root.name:
+        text = text.replace(str(root), root.name)
     return _PLACE.sub("", text)
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import pathlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -149,10 +150,10 @@ def run_line(house: House, uid: str) -> RunLine:
     with house.library.run(uid).reading() as run:
         whole = run if run.damage is None else run.up_to_damage
         streams = {name: len(whole[name]) for name in whole}
-        return RunLine(**facts_of(run), streams=streams)
+        return RunLine(**facts_of(run, house.library.root), streams=streams)
 
 
-def facts_of(run: Run) -> dict[str, Any]:
+def facts_of(run: Run, root: pathlib.Path) -> dict[str, Any]:
     """Give what is said of a run wherever it stands."""
     start, stop = run.start, run.stop
     tags: list[str] = []
@@ -166,7 +167,7 @@ def facts_of(run: Run) -> dict[str, Any]:
             "exit_status": run.exit_status,
             "is_open": run.is_open,
             "tags": tags,
-            "damage": None if run.damage is None else without_places(run.damage),
+            "damage": None if run.damage is None else without_places(run.damage, root),
             "plan_name": None if start.get("plan_name") is None else str(start["plan_name"]),
         }
         | {key: start.get(key) for key in ("scan_id", "session", "embryo", "operator", "purpose")}

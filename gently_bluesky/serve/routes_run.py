@@ -40,7 +40,7 @@ def run_(house: InHouse, run: RunKey) -> Response:
     with house.library.run(run).reading() as found:
         entries = read_entries(found.folder)
         whole = found if found.damage is None else found.up_to_damage
-        said = facts_of(found) | {
+        said = facts_of(found, house.library.root) | {
             "start": found.start,
             "stop": found.stop,
             "notes": [_note(note) for note in found.notes],
