@@ -17,7 +17,7 @@ from gently_bluesky.derived import deskew, maximum_projection, mean_volume, subt
 from gently_bluesky.derived.deskewing import sheared
 from gently_bluesky.errors import DerivationError
 from gently_bluesky.keep.verify import verify
-from gently_bluesky.read.images import Axis
+from gently_bluesky.read.origin import Axis
 from gently_bluesky.read.run import Run
 from tests.data_rig import SHAPE, Camera, inline, record, volume
 from tests.retention_rig import timelapse

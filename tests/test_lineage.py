@@ -15,6 +15,7 @@ from gently_bluesky import Catalog, FileWriter, derive
 from gently_bluesky.derived import deskew, maximum_projection, mean_volume, subtract_background
 from gently_bluesky.errors import RunNotFoundError
 from gently_bluesky.keep.holdings import children_of
+from gently_bluesky.read.folder import FolderOrigin
 from gently_bluesky.read.lineage import Lineage, trace
 from gently_bluesky.read.parentage import edges_of, selection_of
 from gently_bluesky.read.run import Run
@@ -108,7 +109,7 @@ def test_runs_know_their_parents_and_children(generations: dict[str, Run], root:
     assert [child.uid for child in flat.children] == [generations["upright"].uid]
     assert [child.uid for child in generations["acquired"].children] == [flat.uid]
     assert generations["acquired"].parents == generations["projected"].children == ()
-    alone = Run(root, flat.folder)  # without a catalog that made it
+    alone = Run(FolderOrigin(root, flat.folder))  # without a catalog that made it
     assert [parent.uid for parent in alone.up_to_damage.parents] == [parent.uid for parent in flat.parents]
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from gently_bluesky.derived.parents import ParentVolume
 from gently_bluesky.derived.result import Pixels
-from gently_bluesky.read.images import Axis
+from gently_bluesky.read.origin import Axis
 
 
 def maximum_projection(volume: Any, *, parent: ParentVolume, axis: Axis = "z") -> Pixels:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib.metadata import entry_points
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
@@ -26,6 +26,8 @@ from gently_bluesky.errors import (
     VolumeRemovedError,
 )
 from gently_bluesky.read.foreign import READERS, ForeignPixels, read_foreign
+from gently_bluesky.read.maximum import maximum
+from gently_bluesky.read.origin import Axis
 from gently_bluesky.read.tiff_pixels import TiffPixels
 from gently_bluesky.store.formats import MAPPED, examine, map_pixels
 from gently_bluesky.store.layout import uri_path
@@ -56,7 +58,7 @@ class Source:
     """Where a volume is read from: the form it is stored in, the file or store, and its index there."""
 
     format: str
-    path: Path
+    path: PurePath
     index: int
 
     def __str__(self) -> str:
@@ -100,10 +102,9 @@ class AssetReader:
         found = (stream.data_keys[key] for stream in self._table.streams.values() if key in stream.data_keys)
         return next((entry for entry in found if entry.get("external")), {})
 
-    def is_stored(self, ref: VolumeRef) -> bool:
-        """Whether a stored form of a volume is at its place; of an asset of others it is taken for granted."""
-        forms = self._forms_of(ref)
-        return not forms or _is_at_place(self._folder, forms)
+    def stored(self, refs: Sequence[VolumeRef]) -> set[VolumeRef]:
+        """Give those of which a stored form is at its place; of assets of others it is taken for granted."""
+        return {ref for ref in refs if not (forms := self._forms_of(ref)) or _is_at_place(self._folder, forms)}
 
     def pyramid(self, ref: VolumeRef) -> tuple[Factors, ...]:
         """Give by how much each level of a volume is smaller, the whole one first; () if it is in no OME-Zarr."""
@@ -220,9 +221,13 @@ class AssetReader:
                 whose._maps.pop(oldest, None)
         return volume
 
+    def maximum(self, volume: Pixels, axis: Axis) -> NDArray[Any]:
+        """Give the maximum of a volume (z, y, x) along an axis."""
+        return maximum(volume, axis)
+
     def inline(self, row: Row, key: str) -> NDArray[Any]:
         """Give an array that stayed in its event, of the dtype that the event's descriptor says."""
-        return np.array(row.data[key], self._table.data_keys(row.descriptor)[key].get("dtype_numpy"))
+        return self._table.inline(row, key)
 
     def frames_there(self, ref: VolumeRef) -> NDArray[np.bool_] | None:
         """Give which frames of a volume that was given up came, one a plane; None for any other."""

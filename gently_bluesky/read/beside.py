@@ -1,13 +1,13 @@
 """`LeftBeside`: a volume of a run that is stored and that no event names."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
 
 import numpy as np
 
 from gently_bluesky.store.facts import Geometry
-from gently_bluesky.store.manifest import read_entries
+from gently_bluesky.store.manifest import ManifestEntry
 from gently_bluesky.store.streams import RunTable, VolumeRef
 
 
@@ -27,20 +27,23 @@ class LeftBeside:
 
     data_key: str
     index: int
-    path: Path
+    path: PurePath
     frames: int | None
     planes: int
     reason: str
 
 
-def left_beside(folder: Path, table: RunTable) -> Iterator[LeftBeside]:
-    """Give what the manifest of a run folder names and its documents do not, but for what was removed."""
+def left_beside(entries: Iterable[ManifestEntry], home: PurePath, table: RunTable) -> Iterator[LeftBeside]:
+    """Give what the manifest of a run names and its documents do not, but for what was removed.
+
+    `home` is what the paths of its files begin with.
+    """
     rows = (row for stream in table.streams.values() for row in stream.every_row())
     named = {ref for row in rows for ref in row.volumes.values()}
-    for entry in read_entries(folder):
+    for entry in entries:
         if entry.index is None or entry.state == "removed" or VolumeRef(entry.resource, entry.index) in named:
             continue
         planes = Geometry(entry.shape, np.dtype(entry.dtype)).planes
         frames = planes if entry.state == "sealed" else entry.details.get("frames")
         reason = str(entry.details.get("reason", ""))
-        yield LeftBeside(entry.data_key, entry.index, folder / entry.path, frames, planes, reason)
+        yield LeftBeside(entry.data_key, entry.index, home / entry.path, frames, planes, reason)

@@ -17,6 +17,7 @@ import numpy as np
 from gently_bluesky.errors import AmbiguousRunError, RunNotFoundError
 from gently_bluesky.read.answers import Answer, why_none
 from gently_bluesky.read.assets import HandlerRegistry, volumes_gone
+from gently_bluesky.read.folder import FolderOrigin
 from gently_bluesky.read.lineage import Lineage, Relative, trace
 from gently_bluesky.read.run import Run
 from gently_bluesky.read.volumes import Volume, Volumes, fits, no_volumes
@@ -80,15 +81,9 @@ class Catalog:
         return map(self._run, reversed(self._index.entries()))
 
     def _run(self, entry: IndexEntry) -> Run:
-        return Run(
-            self.root,
-            self.root / entry.folder,
-            recorded_uri=self._uri,
-            handlers=self._handlers,
-            start=entry.start,
-            stop=entry.stop,
-            catalog=self,
-        )
+        folder = self.root / entry.folder
+        origin = FolderOrigin(self.root, folder, recorded_uri=self._uri, handlers=self._handlers, catalog=self)
+        return Run(origin, start=entry.start, stop=entry.stop)
 
     def __getitem__(self, key: int | str) -> Run:
         """Give one run.

@@ -7,14 +7,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from gently_bluesky.errors import UnfillableError
-from gently_bluesky.read.assets import AssetReader, in_memory
+from gently_bluesky.read.assets import in_memory
+from gently_bluesky.read.origin import VolumeReader
 from gently_bluesky.store.journal import Pair
 from gently_bluesky.store.streams import STORED_IN, Doc, RunTable, is_good, unpack_event_page
 
 _STREAM_DOCUMENTS = {"stream_resource", "stream_datum", "resource", "datum", "datum_page"}
 
 
-def filled(pairs: Iterable[Pair], table: RunTable, reader: AssetReader) -> Iterator[Pair]:
+def filled(pairs: Iterable[Pair], table: RunTable, reader: VolumeReader) -> Iterator[Pair]:
     """Put arrays into the events among documents; the descriptor of a stream without events stays as it is.
 
     Parameters
@@ -43,7 +44,7 @@ def filled(pairs: Iterable[Pair], table: RunTable, reader: AssetReader) -> Itera
             yield name, doc
 
 
-def check_fillable(table: RunTable, reader: AssetReader) -> int:
+def check_fillable(table: RunTable, reader: VolumeReader) -> int:
     """Raise what filling a run's events would, as far as no pixel must be read for that.
 
     Returns
@@ -80,7 +81,7 @@ def _datum_ids(data: Doc, keys: Mapping[str, Doc]) -> dict[str, str]:
     }
 
 
-def _event(event: Doc, table: RunTable, reader: AssetReader) -> Doc:
+def _event(event: Doc, table: RunTable, reader: VolumeReader) -> Doc:
     stream = table.stream_of(event["descriptor"])
     row, keys = stream.event(event["uid"]), stream.data_keys
     arrays = {

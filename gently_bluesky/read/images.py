@@ -8,13 +8,14 @@ import copy
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gently_bluesky.errors import BadVolumeError, FrameMissingError, GeometryError, VolumeMissingError
-from gently_bluesky.read.assets import AssetReader, Pixels, Source, in_memory
+from gently_bluesky.read.assets import Pixels, Source, in_memory
+from gently_bluesky.read.origin import Axis, VolumeReader
 from gently_bluesky.read.words import counted, listed
 from gently_bluesky.store.manifest import ManifestEntry
 from gently_bluesky.store.streams import Doc, Row, is_good
@@ -22,13 +23,11 @@ from gently_bluesky.store.streams import Doc, Row, is_good
 if TYPE_CHECKING:
     import dask.array
 
-Axis = Literal["z", "y", "x"]
 Index = int | slice | EllipsisType | Sequence[int] | NDArray[np.integer[Any]]
 
 _DIMS = {1: ("x",), 2: ("y", "x"), 3: ("z", "y", "x"), 4: ("t", "z", "y", "x")}
 _DASK_CHUNK_BYTES = 64 << 20
 _COLUMNS = 128  # as wide as a chunk of an OME-Zarr
-_SLAB = 8  # planes that are read together: a chunk of an OME-Zarr
 
 
 class ImageSeries:
@@ -60,7 +59,7 @@ class ImageSeries:
         key: str,
         data_key: Doc,
         rows: Sequence[Row],
-        reader: AssetReader,
+        reader: VolumeReader,
         *,
         include_bad: bool = False,
     ) -> None:
@@ -217,11 +216,10 @@ class ImageSeries:
         False where it was removed or is gone, and where an event names none. What stands in the journal itself,
         and assets of others, which nothing here removes, count as stored. Bad volumes count like good ones.
         """
-        return np.array([self._is_stored(row) for row in self._rows], bool)
-
-    def _is_stored(self, row: Row) -> bool:
-        ref = row.volumes.get(self._key)
-        return self._key in row.data if ref is None else self._reader.is_stored(ref)
+        refs = [row.volumes.get(self._key) for row in self._rows]
+        there = self._reader.stored([ref for ref in refs if ref is not None])
+        pairs = zip(self._rows, refs, strict=True)
+        return np.array([self._key in row.data if ref is None else ref in there for row, ref in pairs], bool)
 
     def source(self, event: int) -> Source:
         """Say where a volume is read from: its format, the file or store, its index there.
@@ -458,15 +456,7 @@ class ImageSeries:
             raise GeometryError(
                 f"{self._name} holds arrays {volume.shape}; z, y and x can be projected, not {axis!r}."
             )
-        slabs = (volume[first : first + _SLAB] for first in range(0, len(volume), _SLAB))
-        if axis == "z":
-            projection = np.array(volume[0])
-            for slab in slabs:
-                for plane in slab:
-                    np.maximum(projection, plane, out=projection)
-            return projection
-        along: Callable[[NDArray[Any]], NDArray[Any]] = operator.methodcaller("max", axis=0 if axis == "y" else 1)
-        return np.stack([along(np.asarray(plane)) for slab in slabs for plane in slab])
+        return self._reader.maximum(volume, axis)
 
     def to_dask(self, *, chunk_bytes: int = _DASK_CHUNK_BYTES) -> "dask.array.Array":
         """Give a lazy dask array (event, z, y, x), in chunks of whole planes that lie together in a file.

@@ -15,6 +15,7 @@ import numpy as np
 
 from gently_bluesky.errors import GentlyError, GeometryError, RunNotFoundError, VolumeMissingError
 from gently_bluesky.read.catalog import Catalog
+from gently_bluesky.read.folder import FolderOrigin
 from gently_bluesky.read.images import ImageSeries
 from gently_bluesky.read.run import Run, Stream
 from gently_bluesky.store.layout import JOURNAL, ROOT_MARK, open_root
@@ -101,7 +102,8 @@ def _opened(path: Path) -> tuple[Run, set[VolumeRef] | None]:
     if folder is None:
         raise RunNotFoundError(f"{path} is no root, no run folder and nothing in one.")
     root = next((above for above in folder.parents if (above / ROOT_MARK).exists()), None)
-    run = Run(root or folder.parent, folder, recorded_uri=open_root(root)[1] if root else "")
+    uri = open_root(root)[1] if root else ""
+    run = Run(FolderOrigin(root or folder.parent, folder, recorded_uri=uri))
     if path == folder:
         return run, None
     inside = path.relative_to(folder).as_posix()

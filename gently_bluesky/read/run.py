@@ -5,7 +5,7 @@ manifest says where the bytes are. Where a journal is damaged, nothing is served
 """
 
 from collections.abc import Iterator, KeysView
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from gently_bluesky.errors import (
@@ -14,19 +14,18 @@ from gently_bluesky.errors import (
     RunNotFoundError,
     StreamNotFoundError,
 )
-from gently_bluesky.read.assets import AssetReader, HandlerRegistry
 from gently_bluesky.read.beside import LeftBeside, left_beside
 from gently_bluesky.read.filled import check_fillable, filled
+from gently_bluesky.read.origin import RunOrigin, VolumeReader
 from gently_bluesky.read.stream import Stream
-from gently_bluesky.store.journal import Pair, begins_line, line_number, read_documents
-from gently_bluesky.store.layout import JOURNAL, file_uri
+from gently_bluesky.store.journal import Pair
+from gently_bluesky.store.manifest import ManifestEntry
 from gently_bluesky.store.streams import Doc, RunTable
-from gently_bluesky.store.tags import Note, add_note, login_name, read_notes, read_tags
+from gently_bluesky.store.tags import Note, tags_in
 
 if TYPE_CHECKING:
     import xarray
 
-    from gently_bluesky.read.catalog import Catalog
     from gently_bluesky.read.lineage import Relative
 
 __all__ = ["Run", "Stream"]
@@ -37,45 +36,36 @@ class Run:
 
     Parameters
     ----------
-    root
-        Of the catalog, and `recorded_uri`, where that root was when it was made.
-    folder
-        Of the run.
-    handlers
-        For assets that others wrote.
+    origin
+        What it is read from.
     start, stop
         What an index knows already; only the rest has then to be read.
     up_to_damage
         Whether to read what stands before the damage of a damaged journal.
-    catalog
-        Asked for parents and children; one of the root, if not given.
     """
 
     def __init__(
-        self,
-        root: Path,
-        folder: Path,
-        *,
-        recorded_uri: str = "",
-        handlers: HandlerRegistry | None = None,
-        start: Doc | None = None,
-        stop: Doc | None = None,
-        up_to_damage: bool = False,
-        catalog: "Catalog | None" = None,
+        self, origin: RunOrigin, *, start: Doc | None = None, stop: Doc | None = None, up_to_damage: bool = False
     ) -> None:
-        self.folder = folder
-        self._root = root
-        self._recorded_uri = recorded_uri
-        self._handlers = handlers or {}
-        self._assets: AssetReader | None = None
+        self._origin = origin
+        self._assets: VolumeReader | None = None
         self._start, self._stop = start, stop
         self._documents: RunTable | None = None
         self._offset = 0
         self._damage: str | None = None
         self._up_to_damage = up_to_damage
-        self._catalog = catalog
         if start is None or stop is None:  # it may go on: this is the moment of the snapshot
             self._documents = self._read()
+
+    @property
+    def folder(self) -> Path:
+        """Its folder; NotHereError if that is on another machine."""
+        return self._origin.folder
+
+    @property
+    def home(self) -> PurePath:
+        """What the paths of its files begin with: its folder; on another machine, as from the root there."""
+        return self._origin.home
 
     @property
     def _table(self) -> RunTable:
@@ -95,20 +85,20 @@ class Run:
         return table
 
     @property
-    def assets(self) -> AssetReader:
+    def assets(self) -> VolumeReader:
         """What reads volumes by their stream resource and their index in it, as documents name them."""
         if self._assets is None:
-            self._assets = AssetReader(self.folder, self._table, self._handlers)
+            self._assets = self._origin.reader(self._table)
         return self._assets
 
     def _read_on(self, table: RunTable) -> None:
         self._damage = None
         try:
-            for offset, (name, doc) in read_documents(self.folder, self._offset):
-                table(name, self._rebased(name, doc))
+            for offset, (name, doc) in self._origin.documents(self._offset):
+                table(name, doc)
                 self._offset = offset
         except FileNotFoundError as error:
-            if self._start is not None and self.folder.is_dir():
+            if self._start is not None and self._origin.is_there():
                 self._damage = (
                     f"The journal of run {self.uid} is gone from {self.folder}; the index knows its start, and no "
                     "more. With a copy of the file in its place, run.refresh() reads all."
@@ -122,13 +112,7 @@ class Run:
         self._start, self._stop = table.start or self._start, table.stop or self._stop
 
     def _described(self, what: str) -> str:
-        journal = self.folder / JOURNAL
-        size, line = journal.stat().st_size, line_number(journal, self._offset)
-        return (
-            f"{what.rstrip('.')}. That is line {line} of {journal}; {size - self._offset} bytes from byte "
-            f"{self._offset} on are not read. run.up_to_damage reads what stands before; with a whole copy of the "
-            "file in its place, run.refresh() reads all."
-        )
+        return self._origin.damage(what, self._offset)
 
     def refresh(self) -> "Run":
         """Take in what was journalled since; give the run itself."""
@@ -165,58 +149,43 @@ class Run:
 
         So events may be missing, and where a rewind repeated one, it may be the earlier one that is given.
         """
-        return Run(
-            self._root,
-            self.folder,
-            recorded_uri=self._recorded_uri,
-            handlers=self._handlers,
-            start=self._start,
-            stop=self._stop,
-            up_to_damage=True,
-            catalog=self._catalog,
-        )
+        return Run(self._origin, start=self._start, stop=self._stop, up_to_damage=True)
 
     # --- where it came from, and what came of it ------------------------------------------------------------
 
     @property
     def parents(self) -> "tuple[Relative, ...]":
         """The runs that it was made from, and what of each: as its start document names them, missing ones too."""
-        return self._relatives(up=True)
+        return self._origin.catalog().relatives(self.uid, up=True)
 
     @property
     def children(self) -> "tuple[Relative, ...]":
         """The runs that were made from it, and from what of it; `catalog.lineage` gives further generations."""
-        return self._relatives(up=False)
-
-    def _relatives(self, *, up: bool) -> "tuple[Relative, ...]":
-        from gently_bluesky.read.catalog import Catalog  # noqa: PLC0415 - it knows this module
-
-        catalog = self._catalog or Catalog(self._root, handlers=self._handlers)
-        return catalog.relatives(self.uid, up=up)
+        return self._origin.catalog().relatives(self.uid, up=False)
 
     # --- what was said of it afterwards ---------------------------------------------------------------------
 
     @property
     def tags(self) -> frozenset[str]:
         """The tags that it has now."""
-        return read_tags(self.folder)
+        return tags_in(self._origin.notes())
 
     @property
     def notes(self) -> tuple[Note, ...]:
         """Every act of tagging and noting, in order: by whom, when, which tags came and went, what was said."""
-        return tuple(read_notes(self.folder))
+        return tuple(self._origin.notes())
 
     def tag(self, *tags: str, by: str | None = None) -> None:
         """Add tags; "keep" is the one that retention never passes over. `by` is the login name if not given."""
-        add_note(self.folder, by=by or login_name(), added=tags)
+        self._origin.add_note(by=by, added=tags)
 
     def untag(self, *tags: str, by: str | None = None) -> None:
         """Take tags away; that they were there stays in the notes."""
-        add_note(self.folder, by=by or login_name(), removed=tags)
+        self._origin.add_note(by=by, removed=tags)
 
     def note(self, text: str, *, by: str | None = None) -> None:
         """Add a note."""
-        add_note(self.folder, by=by or login_name(), text=text)
+        self._origin.add_note(by=by, text=text)
 
     # --- documents ------------------------------------------------------------------------------------------
 
@@ -267,10 +236,12 @@ class Run:
         """
         table = self._table
         if fill:
-            yield from filled(self._journalled(), table, self.assets)
+            yield from filled(self._pairs(), table, self.assets)
             return
-        for name, doc in self._journalled():
-            yield name, self._rebased(name, doc) if rebase else doc
+        yield from self._pairs(rebase=rebase)
+
+    def _pairs(self, *, rebase: bool = True) -> Iterator[Pair]:
+        return (pair for _, pair in self.journalled(rebase=rebase))
 
     def journalled(self, start: int = 0, *, rebase: bool = True) -> Iterator[tuple[int, Pair]]:
         """Give the documents from a byte of the journal on, each with the byte at which the next one begins.
@@ -292,10 +263,10 @@ class Run:
         self._table  # noqa: B018 - raises, if the journal is damaged
         if start == self._offset:
             return
-        if start > self._offset or not begins_line(self.folder / JOURNAL, start):
+        if start > self._offset or not self._origin.begins_document(start):
             raise ValueError(f"No document of run {self.uid} begins at byte {start} of its journal.")
-        for offset, (name, doc) in read_documents(self.folder, start):
-            yield offset, (name, self._rebased(name, doc) if rebase else doc)
+        for offset, pair in self._origin.documents(start, rebase=rebase):
+            yield offset, pair
             if offset >= self._offset:
                 return
 
@@ -316,31 +287,18 @@ class Run:
         """
         return check_fillable(self._table, self.assets)
 
-    def _journalled(self) -> Iterator[Pair]:
-        for offset, pair in read_documents(self.folder) if self._offset else ():
-            yield pair
-            if offset >= self._offset:  # the end of the snapshot, or of what is good
-                return
-
-    def _rebased(self, name: str, doc: Doc) -> Doc:
-        if name != "stream_resource" or not str(doc.get("uri", "")).startswith("file:"):
-            return doc
-        # in the run's own folder, however often the root has moved; or beside it, under the root as it was made
-        home = f"/{self.folder.relative_to(self._root).as_posix()}/"
-        old, new = self._recorded_uri.rstrip("/"), file_uri(self._root).rstrip("/")
-        if home in doc["uri"] and (self.folder / (here := doc["uri"].rpartition(home)[2])).exists():
-            return {**doc, "uri": new + home + here}
-        if old and doc["uri"].startswith(f"{old}/"):
-            return {**doc, "uri": new + doc["uri"][len(old) :]}
-        return doc
-
     @property
     def left_beside(self) -> tuple[LeftBeside, ...]:
         """Stored volumes of this run that none of its events names, as the manifest has them; not those removed.
 
         Interrupted volumes, once `recover` has closed the run, and whole ones that were never read into an event.
         """
-        return tuple(left_beside(self.folder, self._table))
+        return tuple(left_beside(self.manifest, self.home, self._table))
+
+    @property
+    def manifest(self) -> list[ManifestEntry]:
+        """What the manifest says now: where each stored volume is, and what was removed."""
+        return self._origin.manifest()
 
     # --- streams --------------------------------------------------------------------------------------------
 

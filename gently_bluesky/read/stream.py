@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gently_bluesky.errors import StreamNotFoundError
-from gently_bluesky.read.assets import AssetReader
 from gently_bluesky.read.images import ImageSeries
+from gently_bluesky.read.origin import VolumeReader
 from gently_bluesky.read.words import counted
 from gently_bluesky.store.index import IDENTITY_KEYS
 from gently_bluesky.store.streams import Doc, Row, StreamTable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Stream:
     """One stream of a run: a table with a row an event, some of whose columns are images."""
 
-    def __init__(self, run_uid: str, table: StreamTable, reader: AssetReader) -> None:
+    def __init__(self, run_uid: str, table: StreamTable, reader: VolumeReader) -> None:
         self._run_uid = run_uid
         self._table = table
         self._reader = reader

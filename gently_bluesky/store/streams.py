@@ -10,6 +10,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gently_bluesky.errors import DocumentError
 from gently_bluesky.store.documents import check_document
 
@@ -195,6 +198,10 @@ class RunTable:
         """Give what a descriptor that came says of its data keys."""
         keys: Mapping[str, Doc] = self._descriptors[descriptor][1]["data_keys"]
         return keys
+
+    def inline(self, row: Row, key: str) -> NDArray[Any]:
+        """Give an array that stayed in its event, of the dtype that the event's descriptor says."""
+        return np.array(row.data[key], self.data_keys(row.descriptor)[key].get("dtype_numpy"))
 
     def _run(self) -> str:
         return self.start["uid"] if self.start else "(without start)"

@@ -63,8 +63,13 @@ def read_notes(folder: Path) -> Iterator[Note]:
 
 def read_tags(folder: Path) -> frozenset[str]:
     """Give the tags that a run has now; JournalError as in `read_notes`."""
+    return tags_in(read_notes(folder))
+
+
+def tags_in(notes: Iterable[Note]) -> frozenset[str]:
+    """Give the tags that are left after all acts."""
     tags: set[str] = set()
-    for note in read_notes(folder):
+    for note in notes:
         tags = (tags | set(note.added)) - set(note.removed)
     return frozenset(tags)
 
