@@ -246,3 +246,30 @@ class TooLargeError(GentlyError, ValueError):
 
 class TooBusyError(GentlyError, RuntimeError):
     """A server has too much to do at the moment."""
+
+
+# --- other machines -----------------------------------------------------------------------------------------
+
+
+class ElsewhereError(GentlyError, RuntimeError):
+    """What was asked for is a folder or a file of another machine."""
+
+
+class ServerError(GentlyError, OSError):
+    """A server of another machine that does not answer as it should."""
+
+
+class ServerGoneError(ServerError, ConnectionError):
+    """Nobody answers, or not in time; asking again did not help."""
+
+
+class ServerRefusesError(ServerError, PermissionError):
+    """It wants a token, or another one, or does not let this client in."""
+
+
+class ServerVersionError(ServerError):
+    """It is older or newer than this client, or no server of gently_bluesky."""
+
+
+class ServerAnswerError(ServerError, ValueError):
+    """Its answer was cut short, or is not understood; none of it was taken."""

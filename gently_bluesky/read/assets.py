@@ -37,12 +37,13 @@ from gently_bluesky.store.removed import Removed, as_before
 from gently_bluesky.store.streams import Doc, Row, RunTable, VolumeRef
 
 if TYPE_CHECKING:
+    from gently_bluesky.read.remote.pixels import RemotePixels
     from gently_bluesky.store.zarr_pixels import ZarrPixels
 
 HandlerRegistry = Mapping[str, Callable[..., Callable[..., Any]]]
 """As event_model has it: spec (or mimetype) -> class, made with a path and keywords, called with keywords."""
 
-Pixels = Union[NDArray[Any], "ZarrPixels", TiffPixels]
+Pixels = Union[NDArray[Any], "ZarrPixels", TiffPixels, "RemotePixels"]
 """A volume: an array, or what gives one when it is indexed."""
 
 _KEPT_MAPS = 16
@@ -98,9 +99,7 @@ class AssetReader:
 
     def data_key(self, resource: str) -> Doc:
         """Give what the descriptor says of the data key of a stream resource; KeyError if no document names it."""
-        key = self._table.stream_resources[resource]["data_key"]
-        found = (stream.data_keys[key] for stream in self._table.streams.values() if key in stream.data_keys)
-        return next((entry for entry in found if entry.get("external")), {})
+        return self._table.data_key_of(resource)
 
     def stored(self, refs: Sequence[VolumeRef]) -> set[VolumeRef]:
         """Give those of which a stored form is at its place; of assets of others it is taken for granted."""

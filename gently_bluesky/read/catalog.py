@@ -6,7 +6,7 @@ changes nothing.
 
 import datetime
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -56,23 +56,49 @@ class Catalog:
     Parameters
     ----------
     root
-        A folder that a FileWriter made.
+        A folder that a FileWriter made; or the address of a server that has one, ``http://host:8000``.
     handlers
         For assets that others wrote: spec or mimetype -> handler class, as event_model has it.
+    token
+        For a server; the environment's GENTLY_TOKEN, if not given.
 
     Raises
     ------
     RootError
         The folder is no root, or was made by a newer version.
+    ServerError
+        There is no server, it refuses, or it is older or newer.
     """
 
-    def __init__(self, root: Path | str, *, handlers: HandlerRegistry | None = None) -> None:
-        self.root, self._uri = open_root(Path(root))
+    def __new__(cls, root: Path | str, **_: Any) -> "Catalog":
+        """Give one of a folder, or of a server."""
+        if cls is Catalog and isinstance(root, str) and root.startswith(("http://", "https://")):
+            from gently_bluesky.read.remote.catalog import RemoteCatalog  # noqa: PLC0415 - it knows this module
+
+            return super().__new__(RemoteCatalog)
+        return super().__new__(cls)
+
+    def __init__(
+        self, root: Path | str, *, handlers: HandlerRegistry | None = None, token: str | None = None
+    ) -> None:
+        if token is not None:
+            raise TypeError(f"A token is shown to a server, http://host:8000, and {root} is a folder.")
+        self._root, self._uri = open_root(Path(root))
         self._handlers = dict(handlers or {})
-        self._index = RootIndex(self.root)
+        self._index = RootIndex(self._root)
+
+    @property
+    def root(self) -> Path:
+        """Its folder; ElsewhereError if that is on another machine."""
+        return self._root
+
+    @property
+    def where(self) -> str:
+        """Where it is, as messages say it: the folder, or the server's address."""
+        return str(self.root)
 
     def __repr__(self) -> str:
-        return f"<Catalog {self.root}: {counted(len(self), 'run')}>"
+        return f"<Catalog {self.where}: {counted(len(self), 'run')}>"
 
     def __len__(self) -> int:
         return len(self._index.entries())
@@ -101,13 +127,9 @@ class Catalog:
         AmbiguousRunError
             Several uids begin like that; the message lists them.
         """
-        if type(key) not in {int, str} and not isinstance(key, str | np.integer):
-            raise TypeError(f"A run is asked for by -1, a scan_id, or a uid or its beginning, not by {key!r}.")
-        entries = self._index.entries()
+        key, entries = asked_key(key), self._index.entries()
         if isinstance(key, str):
-            if not re.fullmatch(r"-[1-9]\d*", key):
-                return self._by_uid(entries, key)
-            key = int(key)
+            return self._by_uid(entries, key)
         if key < 0:
             if -key > len(entries):
                 raise RunNotFoundError(f"Runs in {self.root}: {len(entries)}. There is no run {key}.")
@@ -162,11 +184,12 @@ class Catalog:
             raise
         except RunNotFoundError:
             uid = str(run)
-            if not self._lineage(uid, 1, up=False).edges:
+            if not self.trace(uid, 1, up=False).edges:
                 raise
-        return self._lineage(uid, depth, up=up, down=down)
+        return self.trace(uid, depth, up=up, down=down)
 
-    def _lineage(self, uid: str, depth: int | None, *, up: bool = True, down: bool = True) -> Lineage:
+    def trace(self, uid: str, depth: int | None = None, *, up: bool = True, down: bool = True) -> Lineage:
+        """Give the lineage of a uid, whether there is such a run or not; see `lineage`."""
         entries = {entry.start["uid"]: entry for entry in self._index.entries()}
         starts = {uid: entry.start for uid, entry in entries.items()}
         statuses = {uid: entry.stop.get("exit_status") for uid, entry in entries.items() if entry.stop}
@@ -174,14 +197,19 @@ class Catalog:
 
     def relatives(self, uid: str, *, up: bool) -> tuple[Relative, ...]:
         """Give the parents of a run (`up`), or its children, and what of which; see `Run.parents`."""
-        entries = {entry.start["uid"]: entry for entry in self._index.entries()}
-        edges = self._lineage(uid, 1, up=up, down=not up).edges
+        edges = self.trace(uid, 1, up=up, down=not up).edges
         mine = [
             (edge, edge.parent if up else edge.child)
             for edge in edges
             if uid == (edge.child if up else edge.parent)
         ]
-        return tuple(Relative(o, edge, self._run(entries[o]) if o in entries else None) for edge, o in mine)
+        known = self.known({other for _, other in mine})
+        return tuple(Relative(other, edge, known.get(other)) for edge, other in mine)
+
+    def known(self, uids: Collection[str]) -> dict[str, Run]:
+        """Give those of some runs that there are."""
+        entries = (entry for entry in self._index.entries() if entry.start["uid"] in uids)
+        return {entry.start["uid"]: self._run(entry) for entry in entries}
 
     # --- questions ------------------------------------------------------------------------------------------
 
@@ -235,8 +263,8 @@ class Catalog:
         return found if found or limit == 0 else self._none_found(self._between(since, until), what)
 
     def _between(self, since: When | None, until: When | None) -> list[IndexEntry]:
-        low = float("-inf") if since is None else _seconds(since)
-        high = float("inf") if until is None else _seconds(until, end=True)
+        low = float("-inf") if since is None else seconds(since)
+        high = float("inf") if until is None else seconds(until, end=True)
         return [entry for entry in self._index.entries() if low <= entry.start["time"] <= high]
 
     def _fits(self, entry: IndexEntry, what: Mapping[str, Any]) -> bool:
@@ -298,7 +326,7 @@ class Catalog:
         what = plain(what, "the question")
         session = {"session": what["session"]} if "session" in what else {}
         found = [
-            Volume(uid, row, self)
+            Volume(uid, row, self.__getitem__)
             for uid, row in self._rows(since, until, session, derived)
             if (row.good or include_bad) and fits(row, what)
         ]
@@ -363,7 +391,17 @@ class Catalog:
         return max((scan_id for scan_id in known if isinstance(scan_id, int)), default=0) + 1
 
 
-def _seconds(when: When, *, end: bool = False) -> float:
+def asked_key(key: int | str) -> int | str:
+    """Give what a run is asked for by, -1 as text for a number; TypeError if nothing can be asked by it."""
+    if type(key) not in {int, str} and not isinstance(key, str | np.integer):
+        raise TypeError(f"A run is asked for by -1, a scan_id, or a uid or its beginning, not by {key!r}.")
+    if isinstance(key, str):
+        return int(key) if re.fullmatch(r"-[1-9]\d*", key) else key
+    return int(key)
+
+
+def seconds(when: When, *, end: bool = False) -> float:
+    """Give a moment in seconds since the epoch; of a date alone, with `end`, its last one. ValueError."""
     if isinstance(when, str):
         whole_day = end and re.fullmatch(r"\d{4}-\d\d-\d\d", when)
         try:

@@ -349,7 +349,8 @@ class ImageSeries:
             except IndexError as error:
                 raise IndexError(f"{self._name}, event {position}, is {volume.shape}: {error}") from None
 
-        return self._read(position, part, include_bad=self._include_bad, across=self._is_across(inner))
+        across = is_across(inner) and len(inner) == self.ndim - 1
+        return self._read(position, part, include_bad=self._include_bad, across=across)
 
     def _read(
         self,
@@ -365,16 +366,6 @@ class ImageSeries:
         except VolumeMissingError:  # a store that was there went meanwhile, or a part of it did
             self._reader.look_again()
         return take(self._volume(position, include_bad=include_bad, across=across))
-
-    def _is_across(self, inner: tuple[Any, ...]) -> bool:
-        """Whether a few columns of whole planes are asked for: of every page of a mapped file, a few bytes."""
-        *others, last = inner or (Ellipsis,)
-        if isinstance(last, slice):
-            given = last.start is not None and last.stop is not None and last.start * last.stop >= 0
-            few = given and last.stop - last.start <= _COLUMNS
-        else:
-            few = last is not Ellipsis
-        return few and all(isinstance(part, slice) for part in others) and 2 <= len(others) == self.ndim - 2
 
     def check(self, event: int, *, include_bad: bool = False) -> None:
         """Raise what reading a volume would, as far as no pixel must be read for that."""
@@ -524,3 +515,14 @@ def spacing_um(data_key: Doc, data: Mapping[str, Any]) -> tuple[float, ...] | No
     sizes = [data.get(part) if isinstance(part, str) else part for part in data_key.get("voxel_size_um") or ()]
     known = tuple(float(size) for size in sizes if size is not None)
     return known if known and len(known) == len(sizes) else None
+
+
+def is_across(inner: Sequence[Any]) -> bool:
+    """Whether a few columns of planes and rows are asked for: of every page of a mapped file, a few bytes."""
+    *others, last = inner or (Ellipsis,)
+    if isinstance(last, slice):
+        given = last.start is not None and last.stop is not None and last.start * last.stop >= 0
+        few = given and last.stop - last.start <= _COLUMNS
+    else:
+        few = last is not Ellipsis
+    return few and len(others) >= 2 and all(isinstance(part, slice) for part in others)

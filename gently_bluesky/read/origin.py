@@ -81,6 +81,9 @@ class VolumeReader(Protocol):
     def entry(self, ref: VolumeRef) -> ManifestEntry | None:
         """Give the manifest's entry of a volume of ours, in its best form; None for a foreign one."""
 
+    def data_key(self, resource: str) -> Doc:
+        """Give what the descriptor says of the data key of a stream resource; KeyError if no document names it."""
+
     def stored(self, refs: Sequence[VolumeRef]) -> set[VolumeRef]:
         """Give those of which a stored form is at its place now."""
 

@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Depends
 
 from gently_bluesky.read.assets import HandlerRegistry
-from gently_bluesky.serve import routes_catalog, routes_pixels, routes_run, routes_zarr
+from gently_bluesky.serve import routes_catalog, routes_pixels, routes_questions, routes_run, routes_zarr
 from gently_bluesky.serve.answering import House
 from gently_bluesky.serve.answers import ProblemAnswer
 from gently_bluesky.serve.doors import Limits
@@ -71,9 +71,9 @@ def router(of: House | Path | str, *, prefix: str = API) -> APIRouter:
     """
     shared = of if isinstance(of, House) else house(of)
     api = APIRouter(dependencies=[Depends(shared.lend)], responses=PROBLEMS)
-    most_asked_first = (routes_pixels.routes, routes_zarr.routes, routes_run.routes, routes_catalog.routes)
+    most_asked_first = (routes_pixels, routes_zarr, routes_questions, routes_run, routes_catalog)
     for part in most_asked_first:
-        api.include_router(part, prefix=prefix)
+        api.include_router(part.routes, prefix=prefix)
     return api
 
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from starlette.responses import Response
 
 from gently_bluesky.errors import GeometryError
-from gently_bluesky.read.images import Axis, ImageSeries
+from gently_bluesky.read.images import ImageSeries
+from gently_bluesky.read.origin import Axis
 from gently_bluesky.serve.addresses import stored_volume
 from gently_bluesky.serve.answering import (
     FOR_GOOD,
