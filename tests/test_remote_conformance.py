@@ -52,7 +52,7 @@ QUESTIONS: list[Callable[[Catalog], Any]] = [
     lambda c: c["-2"].uid,
     lambda c: c[-99],
     lambda c: c[7].uid,
-    lambda c: c[np.int64(7)].uid,
+    lambda c: c[np.int64(7)].uid,  # type: ignore[index]
     lambda c: c[77],
     lambda c: c["aaaa"],
     lambda c: c["zz"],

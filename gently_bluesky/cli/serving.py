@@ -32,6 +32,7 @@ def serve(
         list[str] | None, typer.Option(help="Pages of this origin may ask, e.g. https://viewer.example.org.")
     ] = None,
     may_tag: Annotated[bool, typer.Option("--may-tag", help="Clients may add tags and notes.")] = False,
+    old_routes: Annotated[bool, typer.Option("--old-routes", help="Answer the old viewer's routes, too.")] = False,
     access_log: Annotated[
         bool, typer.Option("--access-log", help="Log every request; tokens are not in it.")
     ] = False,
@@ -53,7 +54,12 @@ def serve(
         token = secrets.token_urlsafe(32)
     names = names_of_host(host, [*(allow_host or ()), *(() if is_loopback(host) else _own_names())])
     application = create_app(
-        root, token=token, allowed_hosts=names, allowed_origins=allow_origin or (), may_tag=may_tag
+        root,
+        token=token,
+        allowed_hosts=names,
+        allowed_origins=allow_origin or (),
+        may_tag=may_tag,
+        old_routes=old_routes,
     )
     config = uvicorn.Config(
         application,

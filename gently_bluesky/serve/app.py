@@ -17,6 +17,7 @@ from gently_bluesky import __version__
 from gently_bluesky.read.assets import HandlerRegistry
 from gently_bluesky.serve.answers import ProblemAnswer
 from gently_bluesky.serve.doors import Doors, Limits
+from gently_bluesky.serve.old_routes import old_router
 from gently_bluesky.serve.problems import UNFORESEEN, Problem, problem_of
 from gently_bluesky.serve.router import API, house, router
 
@@ -30,6 +31,7 @@ def create_app(
     may_tag: bool = False,
     limits: Limits | None = None,
     handlers: HandlerRegistry | None = None,
+    old_routes: bool = False,
 ) -> FastAPI:
     """Give the application that serves a root.
 
@@ -47,6 +49,8 @@ def create_app(
         As `Limits` has them.
     handlers
         For assets that others wrote, as `Catalog` has them.
+    old_routes
+        Whether the old viewer's routes are answered, too.
 
     Raises
     ------
@@ -70,6 +74,8 @@ def create_app(
     app.add_exception_handler(HTTPException, _problem)
     app.add_exception_handler(Exception, _problem)
     app.include_router(router(shared))
+    if old_routes:
+        app.include_router(old_router(shared))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     app.add_middleware(lambda inner: doors(inner, limits))
     return app

@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from gently_bluesky.errors import ElsewhereError, JournalError
+from gently_bluesky.errors import ElsewhereError, JournalError, ServerRefusesError, ServerVersionError
 from gently_bluesky.read.remote.connection import Connection
 from gently_bluesky.read.remote.reader import ServerReader
 from gently_bluesky.store.journal import Pair
@@ -89,7 +89,12 @@ class ServerOrigin:
             "note": text,
             "by": login_name() if by is None else by,
         }
-        self._connection.tell(f"/runs/{quote(self._run, safe='')}/tags", said)
+        try:
+            self._connection.tell(f"/runs/{quote(self._run, safe='')}/tags", said)
+        except ServerVersionError as error:
+            raise ServerRefusesError(
+                f"{self._connection.where} takes no tags and notes from clients; gently-bluesky serve --may-tag does."
+            ) from error
 
     def reader(self, table: RunTable) -> ServerReader:
         """Give what asks for its volumes."""
