@@ -62,12 +62,13 @@ def serving(app: FastAPI, **options: Any) -> Iterator[str]:
     """Let an application be served from a thread, at a port that is free; its address."""
     patience = {key: options.pop(key) for key in ("request_s", "read_s") if key in options}
     settings: dict[str, Any] = {
+        "port": 0,
         "log_level": "critical",
         "http": patient(**patience),
         "access_log": False,
         "lifespan": "off",
     }
-    server = uvicorn.Server(uvicorn.Config(app, port=0, **settings | options))
+    server = uvicorn.Server(uvicorn.Config(app, **settings | options))
     thread = threading.Thread(target=server.run, name="server")
     thread.start()
     try:

@@ -349,7 +349,7 @@ class ImageSeries:
             except IndexError as error:
                 raise IndexError(f"{self._name}, event {position}, is {volume.shape}: {error}") from None
 
-        across = is_across(inner) and len(inner) == self.ndim - 1
+        across = is_across(inner) and len(inner) == len(self._data_key.get("shape") or ())
         return self._read(position, part, include_bad=self._include_bad, across=across)
 
     def _read(

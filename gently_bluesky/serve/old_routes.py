@@ -219,11 +219,12 @@ def _stretched(
 
     small = house.room.read(nbytes, read)
     window = window_of(small, _STRETCH)
+    _, rows, columns = small.shape
     made = np.empty(small.shape, np.uint8)
     for z, plane in enumerate(small):
         made[z] = as_bytes(plane, window)
     voxel = of.voxel_um
-    by = (1.0, height / made.shape[1], width / made.shape[2])
+    by = (1.0, height / rows, width / columns)
     size_um = None if voxel is None else tuple(one * other for one, other in zip(voxel, by, strict=True))
     return made, size_um, str(window)
 

@@ -306,7 +306,8 @@ def pixels(
 ) -> Response:
     """A part of a volume; with `partial`, also of one that was given up: frames that never came are zeros."""
     parts = parsed(slice)
-    found = of.pixels(partial=partial, level=level, across=is_across(parts))
+    across = is_across(parts) and len(parts) == len(of.data_key.get("shape") or ())
+    found = of.pixels(partial=partial, level=level, across=across)
     return _sent(request, house, cut_pixels(found, None, parts, house.limits), of.uid)
 
 

@@ -165,7 +165,7 @@ class RemoteCatalog(Catalog):
 
     def sessions(self) -> list[Session]:
         """Give the sessions, the newest first."""
-        return self._connection.ask("/sessions", lambda said: list(map(_session_of, said)))
+        return self._connection.ask("/sessions", _sessions_of)
 
     def timepoints(self, session: str, embryo: str) -> list[int]:
         """Give the timepoints of an embryo in a session that there are, bad volumes included, in order."""
@@ -182,6 +182,12 @@ def _when(since: When | None, until: When | None) -> dict[str, float]:
     """Give moments as every machine understands them: a date means another moment in another zone."""
     said = {} if since is None else {"since": seconds(since)}
     return said if until is None else said | {"until": seconds(until, end=True)}
+
+
+def _sessions_of(said: Any) -> list[Session]:
+    if not isinstance(said, list):
+        raise TypeError(f"sessions are {said!r:.40}")
+    return list(map(_session_of, said))
 
 
 def _session_of(said: Any) -> Session:

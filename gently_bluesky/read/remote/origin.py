@@ -93,7 +93,7 @@ class ServerOrigin:
             self._connection.tell(f"/runs/{quote(self._run, safe='')}/tags", said)
         except ServerVersionError as error:
             raise ServerRefusesError(
-                f"{self._connection.where} takes no tags and notes from clients; gently-bluesky serve --may-tag does."
+                f"{self._connection.where} takes no tags and notes; gently-bluesky serve --may-tag does."
             ) from error
 
     def reader(self, table: RunTable) -> ServerReader:
