@@ -12,6 +12,7 @@ from gently_bluesky import Catalog
 from gently_bluesky.read.diff import diff
 from gently_bluesky.read.run import Run
 from gently_bluesky.serve.app import create_app
+from gently_bluesky.store.strict_json import encode, plain
 from tests.remote_rig import HANDLERS, every_run, everything, outcome
 from tests.serve_rig import serving
 
@@ -61,6 +62,8 @@ QUESTIONS: list[Callable[[Catalog], Any]] = [
     lambda c: c[True],
     lambda c: c.search(),
     lambda c: c.search(limit=2),
+    lambda c: [encode(plain(start)) for start in c.starts()],
+    lambda c: c.starts(session="s9"),
     lambda c: c.search(limit=0),
     lambda c: c.search(limit=-1),
     lambda c: c.search(plan_name="timelapse"),

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import numpy as np
 import xxhash
 from fastapi import Depends, Request
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
@@ -157,7 +158,7 @@ class GentlyRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Give the handler of FastAPI, and what goes around it."""
         inner = super().get_route_handler()
-        known = {field.alias for field in self.dependant.query_params}
+        known = _parameters(self.dependant)
 
         async def handler(request: Request) -> Response:
             try:
@@ -181,6 +182,12 @@ class GentlyRoute(APIRoute):
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take HEAD for GET; servers send no body for it."""
         await super().handle(_as_get(scope), receive, send)
+
+
+def _parameters(dependant: Dependant) -> set[str]:
+    """Give the names of the parameters of a route in its query, and of what it depends on."""
+    names = {field.alias for field in dependant.query_params}
+    return names.union(*map(_parameters, dependant.dependencies))
 
 
 def _hold_known(request: Request, known: Collection[str]) -> None:

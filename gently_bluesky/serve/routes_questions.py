@@ -111,12 +111,13 @@ def search(
     what = _object(asked)
 
     def question(catalog: Catalog) -> Doc:
-        found = catalog.search(**what, limit=limit if limit < 1 else None)
-        rest = [run for run in found if after is None or _place(run) < _place_of(after)]
+        found = catalog.starts(**what, limit=limit if limit < 1 else None)
+        rest = [start for start in found if after is None or _place(start) < _place_of(after)]
         page = rest[: max(limit, 0)]
+        known = catalog.known([start["uid"] for start in page])
         return {
-            "runs": [_run(catalog, run) for run in page],
-            "next": f"{page[-1].start['time']!r},{page[-1].uid}" if len(rest) > len(page) > 0 else None,
+            "runs": [_run(catalog, known[start["uid"]]) for start in page if start["uid"] in known],
+            "next": f"{page[-1]['time']!r},{page[-1]['uid']}" if len(rest) > len(page) > 0 else None,
             "why_none": found.why_none,
             "available": found.available,
         }
@@ -124,8 +125,8 @@ def search(
     return json_answer(house.library.ask(question))
 
 
-def _place(run: Run) -> tuple[float, str]:
-    return float(run.start["time"]), run.uid
+def _place(start: Doc) -> tuple[float, str]:
+    return float(start["time"]), str(start["uid"])
 
 
 def _place_of(cursor: str) -> tuple[float, str]:

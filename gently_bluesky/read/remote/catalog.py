@@ -5,10 +5,11 @@ volumes that come back are those of `read`, on a server in place of a folder.
 """
 
 import itertools
-from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gently_bluesky.errors import ElsewhereError
+from gently_bluesky.read.answers import Answer
 from gently_bluesky.read.catalog import Catalog, Runs, Session, When, asked_key, seconds
 from gently_bluesky.read.lineage import Lineage, Node
 from gently_bluesky.read.parentage import Edge
@@ -18,12 +19,15 @@ from gently_bluesky.read.remote.origin import ServerOrigin
 from gently_bluesky.read.run import Run
 from gently_bluesky.read.volumes import Volume, Volumes
 from gently_bluesky.store.index import VolumeRow
+from gently_bluesky.store.streams import Doc
 from gently_bluesky.store.strict_json import plain
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from gently_bluesky.read.assets import HandlerRegistry
+
+T = TypeVar("T")
 
 _PAGE = 200  # runs of one answer
 _NAMED = 100  # uids of one question
@@ -80,7 +84,7 @@ class RemoteCatalog(Catalog):
         return self._connection.ask("", lambda said: int(said["runs"]))
 
     def __iter__(self) -> Iterator[Run]:
-        return (run for page in self._pages({}, None) for run in page)
+        return (run for page in self._pages({}, None, self._run_of) for run in page)
 
     def __getitem__(self, key: int | str) -> Run:
         """Give one run; see `Catalog`."""
@@ -123,24 +127,33 @@ class RemoteCatalog(Catalog):
     ) -> Runs:
         """Give runs, newest first; see `Catalog`."""
         asked = {"plan_name": plan_name, "tag": tag} | _when(since, until) | plain(start_metadata, "the question")
-        pages = list(self._pages({key: value for key, value in asked.items() if value is not None}, limit))
+        pages = list(self._pages(asked, limit, self._run_of))
         return Runs(itertools.chain(*pages), why_none=pages[0].why_none, available=pages[0].available)
 
-    def _pages(self, asked: Mapping[str, Any], limit: int | None) -> Iterator[Runs]:
+    def starts(
+        self, *, since: When | None = None, until: When | None = None, limit: int | None = None, **what: Any
+    ) -> Answer[Doc]:
+        """Give the start documents of the runs that `search` gives; see `Catalog`."""
+        pages = list(
+            self._pages(_when(since, until) | plain(what, "the question"), limit, lambda said: dict(said["start"]))
+        )
+        return Answer(itertools.chain(*pages), why_none=pages[0].why_none, available=pages[0].available)
+
+    def _pages(self, asked: Mapping[str, Any], limit: int | None, make: Callable[[Any], T]) -> Iterator[Answer[T]]:
+        what = {key: value for key, value in asked.items() if value is not None}
         after: str | None = None
+
+        def page_of(said: Any) -> tuple[Answer[T], str | None]:
+            answer = Answer(map(make, said["runs"]), why_none=str(said["why_none"]), available=said["available"])
+            return answer, None if said["next"] is None else str(said["next"])
+
         while True:
             size = _PAGE if limit is None else min(limit, _PAGE)
-            page, after = self._connection.ask(
-                "/questions/search", self._page_of, asked=dict(asked), limit=size, after=after
-            )
+            page, after = self._connection.ask("/questions/search", page_of, asked=what, limit=size, after=after)
             yield page
             limit = None if limit is None else limit - len(page)
             if after is None or not page or limit == 0:
                 return
-
-    def _page_of(self, said: Any) -> tuple[Runs, str | None]:
-        runs = Runs(self._runs_of(said), why_none=str(said["why_none"]), available=said["available"])
-        return runs, None if said["next"] is None else str(said["next"])
 
     def volumes(
         self,
