@@ -217,6 +217,10 @@ class UnfillableError(GentlyError, RuntimeError):
     """No handler can read an asset that others wrote."""
 
 
+class DatumNotFoundError(UnfillableError):
+    """An event names a datum that came in no document of its run."""
+
+
 # --- serving ------------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from gently_bluesky.read.parentage import edges_of, selection_of
 from gently_bluesky.read.run import Run, Stream
 from gently_bluesky.read.words import clock, counted
 from gently_bluesky.store.index import IDENTITY_KEYS
-from gently_bluesky.store.manifest import ManifestEntry, read_entries
+from gently_bluesky.store.manifest import ManifestEntry
 from gently_bluesky.store.removed import Removed
 from gently_bluesky.store.streams import VolumeRef
 from gently_bluesky.store.strict_json import encode, plain
@@ -32,7 +33,9 @@ def print_json(value: Any) -> None:
 
 def without_stop(run: Run) -> str:
     """Say of a run without a stop document what that means."""
-    return "running" if is_locked(run.folder) else "interrupted (gently-bluesky recover closes it)"
+    if not isinstance(run.home, Path):
+        return "open (running, or interrupted)"
+    return "running" if is_locked(run.home) else "interrupted (gently-bluesky recover closes it)"
 
 
 def print_run(run: Run) -> None:
@@ -51,8 +54,8 @@ def print_run(run: Run) -> None:
     ):
         facts.add_row(f"[bold]{name}[/bold]", escape(value))
     out.print(facts, highlight=False)
-    out.print(f"[bold]folder[/bold]    {escape(str(run.folder))}", highlight=False, soft_wrap=True)
-    stored = [entry for entry in read_entries(run.folder) if entry.index is not None]
+    out.print(f"[bold]folder[/bold]    {escape(str(run.home))}", highlight=False, soft_wrap=True)
+    stored = [entry for entry in run.manifest if entry.index is not None]
     _print_removed([how for entry in stored if (how := Removed.of(entry))])
     entries = {VolumeRef(entry.resource, entry.index or 0): entry for entry in stored}
     for name in run:
@@ -91,7 +94,7 @@ def _print_beside(run: Run) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
     for each in beside[:_NAMED]:
         came = "?" if each.frames is None else each.frames
-        path = f"  {each.path.relative_to(run.folder).as_posix()}"
+        path = f"  {each.path.relative_to(run.home).as_posix()}"
         line = (path, f"volume {each.index}", f"{came} of {counted(each.planes, 'frame')}", each.reason)
         table.add_row(*map(escape, line))
     out.print(table, highlight=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 from gently_bluesky.exchange.export_names import unlike
 from gently_bluesky.exchange.export_target import Progress, staged
 from gently_bluesky.exchange.selection import Selection
-from gently_bluesky.store.layout import JOURNAL, run_folder_name
+from gently_bluesky.store.layout import run_folder_name
 from gently_bluesky.store.strict_json import encode, plain
 
 
@@ -40,7 +40,7 @@ def json_lines(selection: Selection, into: Path | str, *, progress: Progress | N
     """
     runs = selection.runs
     names = [f"{name}.jsonl" for name in unlike([run_folder_name(run.start) for run in runs])]
-    nbytes = sum((run.folder / JOURNAL).stat().st_size for run in runs)
+    nbytes = sum(run.journal_bytes for run in runs)
     with staged(into, names, nbytes, room=nbytes, progress=progress) as staging:
         for run, name in zip(runs, names, strict=True):
             with (staging.folder / name).open("wb") as file:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from gently_bluesky.errors import (
     BadVolumeError,
     DamagedVolumeError,
+    DatumNotFoundError,
     UnfillableError,
     VolumeMissingError,
     VolumeRemovedError,
@@ -321,7 +322,7 @@ class AssetReader:
         """Give a datum, the class of its handler, and with what that is made: a path and keywords."""
         datum = self._table.datums.get(datum_id)
         if datum is None:
-            raise UnfillableError(f"Run {self._uid} has no datum {datum_id!r}.")
+            raise DatumNotFoundError(f"Run {self._uid} has no datum {datum_id!r}.")
         uid = datum["resource"]
         resource = self._table.resources.get(uid)
         if resource is None:

@@ -296,6 +296,12 @@ class Run:
         return tuple(left_beside(self.manifest, self.home, self._table))
 
     @property
+    def journal_bytes(self) -> int:
+        """How much of the journal was read: all that there was, but for damage."""
+        self._good_part()
+        return self._offset
+
+    @property
     def manifest(self) -> list[ManifestEntry]:
         """What the manifest says now: where each stored volume is, and what was removed."""
         return self._origin.manifest()

@@ -34,6 +34,7 @@ _STATUS: Sequence[tuple[type[Exception], HTTPStatus]] = (  # the first that fits
     (errors.TooBusyError, HTTPStatus.SERVICE_UNAVAILABLE),
     (errors.RootError, HTTPStatus.SERVICE_UNAVAILABLE),
     (errors.RunLockedError, HTTPStatus.SERVICE_UNAVAILABLE),
+    (errors.DatumNotFoundError, HTTPStatus.NOT_FOUND),
     (errors.UnfillableError, HTTPStatus.NOT_IMPLEMENTED),
     (errors.JournalError, HTTPStatus.INTERNAL_SERVER_ERROR),
     (errors.GeometryError, HTTPStatus.UNPROCESSABLE_ENTITY),

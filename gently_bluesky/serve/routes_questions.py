@@ -34,10 +34,11 @@ routes = APIRouter(prefix="/questions", route_class=GentlyRoute)
 
 _ROW = VolumeRow.__slots__
 _DOCUMENT_BYTES = 4 << 20
+_LONGEST_NAME = 1024  # what is asked for is to fit into an address
 _PIXELS: dict[int | str, dict[str, Any]] = {200: {"content": {"application/octet-stream": {}}}}
 
-Uid = Annotated[str, Query(max_length=4096)]
-Asked = Annotated[str, Query(max_length=1 << 16, description="What is asked for, as JSON: an object.")]
+Uid = Annotated[str, Query(max_length=_LONGEST_NAME)]
+Asked = Annotated[str, Query(max_length=4096, description="What is asked for, as JSON: an object.")]
 
 
 class Value(BaseModel):
@@ -77,7 +78,7 @@ class DocumentsAnswer(BaseModel):
 @routes.get("/run", operation_id="question_run", response_model=Doc, dependencies=[LIGHT])
 def run(
     house: InHouse,
-    key: Annotated[str | None, Query(max_length=4096)] = None,
+    key: Annotated[str | None, Query(max_length=_LONGEST_NAME)] = None,
     scan_id: Annotated[int | None, Query(ge=0, lt=1 << 62)] = None,
 ) -> Response:
     """``catalog[key]``: -1, a uid or its beginning; or the newest run with a scan_id."""
@@ -86,7 +87,7 @@ def run(
 
 
 @routes.get("/runs", operation_id="question_runs", response_model=RunsAnswer, dependencies=[LIGHT])
-def runs(house: InHouse, uids: Annotated[str, Query(max_length=1 << 16, description="JSON: a list.")]) -> Response:
+def runs(house: InHouse, uids: Annotated[str, Query(max_length=4096, description="JSON: a list.")]) -> Response:
     """Those of some runs that there are."""
     named = decode(uids.encode(errors="surrogatepass"))
     if not isinstance(named, list):
@@ -105,7 +106,9 @@ def search(
     house: InHouse,
     asked: Asked = "{}",
     limit: Annotated[int, Query(le=1000)] = 200,
-    after: Annotated[str | None, Query(max_length=5000, description="`next` of the page before.")] = None,
+    after: Annotated[
+        str | None, Query(max_length=_LONGEST_NAME + 100, description="`next` of the page before.")
+    ] = None,
 ) -> Response:
     """``catalog.search(...)``, page by page."""
     what = _object(asked)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _PAGE = 200  # runs of one answer
-_NAMED = 100  # uids of one question
+_NAMED = 50  # uids of one question
 
 
 class RemoteCatalog(Catalog):
