@@ -34,7 +34,7 @@ from gently_bluesky.read.remote import pixels
 from gently_bluesky.read.remote.catalog import RemoteCatalog
 from gently_bluesky.read.remote.connection import Connection
 from gently_bluesky.serve.app import create_app
-from tests.data_rig import newest, pixel_file, settle, start_doc, stop_doc
+from tests.data_rig import REPOSITORY, newest, pixel_file, settle, start_doc, stop_doc
 from tests.serve_rig import KEY, SHAPE, recorded, served, serving
 
 HELLO = {"name": "gently_bluesky", "version": "1", "api": 1, "runs": 1}
@@ -543,3 +543,32 @@ def test_what_speaks_no_http_is_an_error() -> None:
         pytest.raises(ServerAnswerError, match="no HTTP"),
     ):
         Connection(url, tries=2, wait=lambda seconds: None)
+
+
+# --- what a server is asked that no client asks -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "asked",
+    ["", "[]", "1", "{", "[" * 4000, '{"since":%s}' % ("9" * 400), '{"since":[]}', '{"self":1}',
+     '{"limit":1}', '{"$float":[]}', '{"nobody":1,"x":{"$bytes":"!"}}'],
+)  # fmt: skip
+@pytest.mark.parametrize("question", ["search", "volumes"])
+def test_a_question_that_cannot_be_understood_is_refused(
+    here_and_there: tuple[Path, str], question: str, asked: str
+) -> None:
+    answer = httpx.get(f"{here_and_there[1]}/api/v1/questions/{question}", params={"asked": asked})
+    assert answer.status_code == 422 or (answer.status_code, answer.json().get("runs", [])) == (200, [])
+
+
+def test_the_lines_of_the_readme_are_true(here_and_there: tuple[Path, str], tmp_path: Path) -> None:
+    readme = (REPOSITORY / "README.md").read_text("utf-8").partition("**From another machine**")[2]
+    lines = readme.partition("```python\n")[2].partition("```")[0]
+    lines = lines.replace('"http://scope:8000", token="..."', repr(here_and_there[1])).replace(
+        "[3, 100]", "[3, 5]"
+    )
+    with FileWriter(tmp_path / "copy") as writer:
+        names = {"Catalog": Catalog, "replay": replay, "FileWriter": lambda root: writer}
+        exec(lines.replace("spim_a", KEY), names)
+    assert newest(tmp_path / "copy").uid == newest(here_and_there[0]).uid
+    assert names["plane"].shape == SHAPE[1:]  # type: ignore[attr-defined]

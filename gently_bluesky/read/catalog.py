@@ -407,6 +407,9 @@ def seconds(when: When, *, end: bool = False) -> float:
         try:
             when = datetime.datetime.fromisoformat(when)
             when += datetime.timedelta(days=1, microseconds=-1) if whole_day else datetime.timedelta()
-        except ValueError:
+        except (ValueError, OverflowError):
             raise ValueError(f"{when!r} is no time; write it like 2026-11-23 or 2026-11-23T18:30.") from None
-    return when.timestamp() if isinstance(when, datetime.datetime) else float(when)
+    try:
+        return when.timestamp() if isinstance(when, datetime.datetime) else float(when)
+    except OverflowError:
+        raise ValueError(f"{when!r:.40} is no time: it is too far away.") from None

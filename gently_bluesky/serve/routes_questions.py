@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from gently_bluesky import Catalog
-from gently_bluesky.errors import NotHereError, UnfillableError
+from gently_bluesky.errors import GeometryError, NotHereError, UnfillableError
 from gently_bluesky.read.assets import Pixels
 from gently_bluesky.read.catalog import Volume
 from gently_bluesky.read.images import is_across
@@ -89,7 +89,7 @@ def run(
 @routes.get("/runs", operation_id="question_runs", response_model=RunsAnswer, dependencies=[LIGHT])
 def runs(house: InHouse, uids: Annotated[str, Query(max_length=4096, description="JSON: a list.")]) -> Response:
     """Those of some runs that there are."""
-    named = decode(uids.encode(errors="surrogatepass"))
+    named = _decoded(uids)
     if not isinstance(named, list):
         raise TypeError("uids should be a list, as JSON.")
 
@@ -169,10 +169,17 @@ def lineage(
 
 
 def _object(asked: str) -> Doc:
-    said = decode(asked.encode(errors="surrogatepass"))
+    said = _decoded(asked)
     if not isinstance(said, dict) or "limit" in said:
         raise TypeError("What is asked for should be an object, as JSON, without a limit.")
     return said
+
+
+def _decoded(text: str) -> Any:
+    try:
+        return decode(text.encode(errors="surrogatepass"))
+    except RecursionError:
+        raise ValueError("What is asked for is nested too deep.") from None
 
 
 def _run(catalog: Catalog, run: Run) -> Doc:
@@ -192,15 +199,16 @@ def documents(
 ) -> Response:
     """Documents up to damage, about 4 MiB at a time, each with the byte of the journal after it."""
     said: list[tuple[int, str, Doc]] = []
-    first, more = from_, False
+    more = False
     with house.library.run(run).reading() as found:
-        whole = found if found.damage is None else found.up_to_damage
-        for offset, (name, doc) in whole.journalled(from_, rebase=rebase):
-            if more := offset - first > _DOCUMENT_BYTES and bool(said):
-                break
-            said.append((offset, name, doc))
-        damage = None if found.damage is None or more else without_places(found.damage)
-    return json_answer({"documents": said, "more": more, "damage": damage})
+        damage = found.damage
+        whole = found if damage is None else found.up_to_damage
+    for offset, (name, doc) in whole.journalled(from_, rebase=rebase):
+        if more := offset - from_ > _DOCUMENT_BYTES and bool(said):
+            break
+        said.append((offset, name, doc))
+    where = None if damage is None or more else without_places(damage)
+    return json_answer({"documents": said, "more": more, "damage": where})
 
 
 @routes.get("/notes", operation_id="question_notes", response_model=Value, dependencies=[LIGHT])
@@ -332,6 +340,8 @@ def projection(
 ) -> Response:
     """The maximum of a volume (z, y, x) along an axis."""
     found = of.pixels(partial=partial, level=level)
+    if found.ndim != 3:
+        raise GeometryError(f"It is {found.shape}; only volumes (z, y, x) are projected.")
     shape = tuple(size for name, size in zip("zyx", found.shape, strict=True) if name != axis)
     return _sent(request, house, Cut(shape, found.dtype, None, lambda: of.assets.maximum(found, axis)), of.uid)
 
