@@ -238,6 +238,18 @@ def test_a_form_that_lost_a_part_is_made_again_under_a_name_of_its_own(root: Pat
         np.testing.assert_array_equal(pixels, volume(event))
 
 
+def test_room_that_a_conversion_reserved_before_it_died_is_given_back(root: Path) -> None:
+    run = acquired(root)
+    converted(run)
+    left = run.folder / "cam_image.ome.zarr" / ".000001.room.new"
+    left.write_bytes(bytes(100))
+    assert [finding.text.endswith("or the next convert, gives it back") for finding in verify(root).findings] == [
+        True
+    ]
+    assert converted(run).volumes == 0
+    assert verify(root).findings == ()
+
+
 @pytest.mark.parametrize("to", ["ome-tiff", "ome-zarr"])
 def test_resources_of_one_key_do_not_come_into_each_other_s_folder(root: Path, to: Format) -> None:
     """Their folders are cam, cam+2 ...: what the new form of one takes, that of another passes over."""

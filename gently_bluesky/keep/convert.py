@@ -163,6 +163,8 @@ class _Conversion:
         self._stores: dict[str, OmeZarrSeries] = {}
 
     def all(self) -> Converted:
+        for reserved in self._folder.glob("*/.*.new"):  # by a conversion that died
+            reserved.unlink()
         entries = self._entries
         sealed = [entry for entry in entries if entry.state == "sealed" and entry.index is not None]
         there = {_id(each) for each in sealed if each.format == self._to and is_whole(self._path(each), each)}
