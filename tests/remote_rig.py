@@ -132,7 +132,12 @@ def outcome(ask: Callable[[], Any]) -> Any:
         return shown(ask())
     except Exception as error:  # noqa: BLE001 - whatever it is
         text = re.sub(r"(?<=is \()[^)]*\): .*", "...", str(error)) if isinstance(error, IndexError) else str(error)
-        return type(error).__name__, without_places(text)
+        return type(error).__name__, placeless(text)
+
+
+def placeless(text: str) -> str:
+    """A text as a server says it: a root by its name, no folder of this machine."""
+    return without_places(re.sub(r"/[^\s'\"]*/root(?=/|\b)", "root", text))
 
 
 def shown(value: Any) -> Any:
@@ -148,7 +153,9 @@ def shown(value: Any) -> Any:
             return ("images", value.data_key, len(value), repr(value))
         case np.ndarray():
             native = value.astype(value.dtype.newbyteorder("=")) if value.dtype.kind in "iufc" else value
-            return ("array", native.dtype.str, native.shape, repr(native.tolist()))
+            found = getattr(value, "found", None)
+            beside = None if found is None else encode(plain({**dataclasses.asdict(found), "geometry": None}))
+            return ("array", native.dtype.str, native.shape, repr(native.tolist()), beside)
         case xr.Dataset():
             return {str(name): shown(value[name].values) for name in value.variables}
         case Source():
@@ -158,7 +165,7 @@ def shown(value: Any) -> Any:
         case PurePath():
             return value.name
         case str():
-            return without_places(value)
+            return placeless(value)
         case Mapping():
             return {key: shown(item) for key, item in value.items()}
         case tuple() | list() | set() | frozenset():

@@ -105,10 +105,10 @@ def test_show_tells_every_stream_in_80_columns(three_streams: Run, root: Path) -
     shown = gently("show", "--root", root, columns=80).stdout
     head, *streams = [part.rstrip() for part in shown.split("\n\n")]
     assert [[line.strip() for line in stream.split("\n")] for stream in streams] == [
-        ["primary  2 events", "cam_image  4 x 8 x 16 uint16  2 files  0.0 MB", "embryo, good, cam_number, x_um"],
+        ["primary  2 events", "cam_image  4 x 8 x 16 uint16  2 volumes  0.0 MB", "embryo, good, cam_number, x_um"],
         [
             "look_around_[before]  1 event",
-            "cam_image  4 x 8 x 16 uint16  1 file  0.0 MB",
+            "cam_image  4 x 8 x 16 uint16  1 volume  0.0 MB",
             "embryo, good, cam_number, x_um",
         ],
         ["baseline  1 event", "temperature_c"],

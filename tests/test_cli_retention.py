@@ -59,7 +59,7 @@ def test_retain_apply_moves_it_and_restore_brings_it_back(root: Path, runs: list
     shown = gently("show", "2", "--root", root).stdout
     assert "2 volumes: removed on " in shown
     assert "by rule 'old alignments of the first weeks', applied by ann; it is in the trash until" in shown
-    assert "cam_image  4 x 8 x 16 uint16  0 files" in shown
+    assert "cam_image  4 x 8 x 16 uint16  0 volumes" in shown
     back = gently("restore", runs[0].uid[:8], "--root", root).stdout
     assert back.startswith(f"Run {runs[0].uid}: 1 file back in")
     assert "The policy took them by 'old alignments of the first weeks', and would again." in back

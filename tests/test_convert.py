@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import bluesky.plan_stubs as bps
 import bluesky.plans as bp
 import numpy as np
 import pytest
@@ -25,16 +26,20 @@ from gently_bluesky.write.space import Reserve
 from tests.data_rig import (
     Camera,
     Child,
+    feed,
     inline,
     journal,
+    newest,
     pixel_hash,
     record,
     run_folder,
     start_doc,
+    stop_doc,
     stored,
     volume,
 )
-from tests.retention_rig import planned, timelapse
+from tests.old_session_rig import a_session, the_run
+from tests.retention_rig import EVERYTHING, planned, timelapse
 
 OTHER: dict[str, Format] = {"ome-tiff": "ome-zarr", "ome-zarr": "ome-tiff"}
 
@@ -163,6 +168,19 @@ def test_retention_drops_the_first_form_once_the_second_is_verified(root: Path) 
     hold(run)
 
 
+def test_the_first_form_of_a_run_with_children_may_go_and_the_last_may_not(root: Path) -> None:
+    run = timelapse(root, 2)
+    child = start_doc(uid="child", parents=[{"run": run.uid}])
+    feed(root, [("start", child), ("stop", stop_doc("child"))])
+    text = '[[remove]]\nname = "archived"\nrepresentation = "ome-tiff"\nonce_in = "ome-zarr"'
+    assert planned(root, text, days=30).removals == ()
+    converted(run)
+    everything = planned(root, EVERYTHING, days=30)
+    assert (everything.removals, {each.why for each in everything.kept}) == ((), {"run child is derived from it"})
+    assert len(apply(planned(root, text, days=30)).removed) == 2
+    hold(run)
+
+
 def test_what_is_in_the_trash_is_converted_again_when_it_is_back(root: Path) -> None:
     run = acquired(root)
     converted(run)
@@ -199,6 +217,70 @@ def test_a_damaged_last_volume_leaves_a_store_that_ends_before_it(root: Path) ->
     path.write_bytes(path.read_bytes()[:-1])
     assert converted(run).volumes == 2
     assert zarr.open_array(run.folder / "cam_image.ome.zarr" / "0", mode="r").shape[0] == 2
+
+
+def test_a_volume_that_is_not_there_is_named_and_those_after_it_are_converted(root: Path) -> None:
+    run = acquired(root)
+    (run.folder / "cam_image" / "000001.ome.tif").unlink()
+    done = converted(run)
+    assert ([index for _, index, _ in done.damaged], done.volumes) == ([1], 2)
+
+
+def test_a_form_that_lost_a_part_is_made_again_under_a_name_of_its_own(root: Path) -> None:
+    run = acquired(root)
+    converted(run)
+    (shard,) = (run.folder / "cam_image.ome.zarr" / "0" / "c" / "1").rglob("0/0/0")
+    shard.unlink()
+    assert (converted(run).volumes, converted(run).already) == (1, 3)
+    shutil.rmtree(run.folder / "cam_image")
+    assert {entry.path for entry in read_entries(run.folder)} >= {"cam_image.ome.zarr", "cam_image+2.ome.zarr"}
+    for event, pixels in enumerate(read(run)):
+        np.testing.assert_array_equal(pixels, volume(event))
+
+
+def test_room_that_a_conversion_reserved_before_it_died_is_given_back(root: Path) -> None:
+    run = acquired(root)
+    converted(run)
+    left = run.folder / "cam_image.ome.zarr" / ".000001.room.new"
+    left.write_bytes(bytes(100))
+    assert [finding.text.endswith("or the next convert, gives it back") for finding in verify(root).findings] == [
+        True
+    ]
+    assert converted(run).volumes == 0
+    assert verify(root).findings == ()
+
+
+@pytest.mark.parametrize("to", ["ome-tiff", "ome-zarr"])
+def test_resources_of_one_key_do_not_come_into_each_other_s_folder(root: Path, to: Format) -> None:
+    """Their folders are cam, cam+2 ...: what the new form of one takes, that of another passes over."""
+    streams = {
+        "line": np.arange(1 << 16, dtype="<u2"),
+        "two": np.full((256, 256), 22, "<u2"),
+        "three": np.full((256, 256), 33, "<u2"),
+    }
+
+    def plan() -> Any:
+        yield from bps.open_run()
+        for name, pixels in streams.items():
+            yield from bps.trigger_and_read([inline("cam", pixels)], name=name)
+        yield from bps.close_run()
+
+    run = record(root, plan(), image_format=OTHER[to])
+    done = converted(run, to)
+    assert (done.volumes, done.damaged, converted(run, to).volumes) == (2, (), 0)
+    for name, pixels in streams.items():
+        np.testing.assert_array_equal(newest(root)[name].images("cam").volume(0), pixels)
+    assert verify(root, afresh=True).findings == ()
+
+
+def test_what_no_file_of_ours_holds_is_left_and_named(root: Path, tmp_path: Path) -> None:
+    run = the_run(a_session(tmp_path).folder, root)
+    done = converted(run)
+    assert {why for _, _, why in done.left} == {"it is a file of others, which is linked: import it with --copy"}
+    assert len(done.left) == sum(len(run[stream]) for stream in run if run[stream].image_keys)
+    mine = acquired(root)
+    discard(root, mine.uid)
+    assert [why for _, _, why in converted(mine).left] == ["it was removed"] * 3
 
 
 def test_a_store_in_the_trash_is_left_alone_and_the_new_one_has_a_name_of_its_own(root: Path) -> None:

@@ -11,6 +11,7 @@ from bluesky import Msg
 
 from gently_bluesky import Catalog, FileWriter
 from gently_bluesky.errors import JournalError
+from gently_bluesky.keep.verify import verify
 from gently_bluesky.read.run import Run
 from tests.data_rig import Camera, feed, into, journal, newest, of, record, start_doc, volume
 
@@ -179,3 +180,26 @@ def test_whatever_bit_flips_nothing_else_is_read_than_was_journalled(copied: Pat
         assert list(run.up_to_damage.documents(rebase=False)) == documents[:line]
         with pytest.raises(JournalError):
             list(run.documents())
+
+
+@pytest.mark.parametrize("kind", ["a volume", "what was last said of it"])
+def test_a_damaged_line_of_the_manifest_hides_its_own_volume_and_no_other(copied: Path, kind: str) -> None:
+    manifest = newest(copied).folder / "manifest.jsonl"
+    lines = manifest.read_bytes().splitlines(keepends=True)
+    if kind == "a volume":
+        lines[1] = lines[1].replace(b"sealed", b"sealef")
+    else:
+        lines.append(lines[1].replace(b"sealed", b"sealef"))
+    manifest.write_bytes(b"".join(lines))
+    run = newest(copied)
+    images = run["primary"]["cam_image"]
+    whole = [0, 2, 3] if kind == "a volume" else range(EVENTS)
+    assert images.stored.tolist() == [event in whole for event in range(EVENTS)]
+    for event in whole:
+        np.testing.assert_array_equal(images.volume(event), volume(event))
+    if kind == "a volume":
+        with pytest.raises(JournalError, match=r"Volume 1 of .* is damaged .* Bring the manifest back"):
+            images.volume(1)
+    assert [each.seq_num for each in Catalog(copied).volumes(stored=True)] == [event + 1 for event in whole][::-1]
+    assert run.left_beside == ()
+    assert any("manifest.jsonl" in str(error) for error in verify(copied).errors)

@@ -399,6 +399,16 @@ def test_a_series_says_which_of_its_volumes_are_stored(with_bad: Run, root: Path
     )
 
 
+def test_a_volume_that_was_cut_short_is_not_stored(with_bad: Run) -> None:
+    shards = list(with_bad.folder.glob("*.ome.zarr/0/c/1/*/*/*"))
+    if shards:
+        shards[0].unlink()
+    else:
+        path = with_bad.folder / "cam_image" / "000001.ome.tif"
+        os.truncate(path, path.stat().st_size - 1)
+    assert with_bad["primary"]["cam_image"].stored.tolist() == [True, False, True, True]
+
+
 def test_a_volume_whose_file_is_gone_or_cut_is_an_error_that_names_it(with_bad: Run, root: Path) -> None:
     gone, cut = (pixel_file(with_bad.folder, "cam_image", number) for number in (1, 3))
     gone.unlink()

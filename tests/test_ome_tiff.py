@@ -1,5 +1,6 @@
 """Files of volumes, held against readers that nobody here wrote."""
 
+import datetime
 import json
 import os
 import re
@@ -377,3 +378,16 @@ def test_the_manifest_of_a_file_gives_the_offset_that_tifffile_finds(tmp_path: P
     file.close()
     with tifffile.TiffFile(tmp_path / "v.ome.tif") as tiff:
         assert json.loads(json.dumps(file.manifest)) == {"offset": tiff.series[0].dataoffset}
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["in order", "backwards"])
+def test_times_of_frames_count_from_the_acquisition_date(tmp_path: Path, order: int) -> None:
+    """So that whoever adds the two, as Bio-Formats does, has the moment of each frame."""
+    times = [1_795_433_400.0128 + 0.25 * z for z in range(4)][::order]
+    xml = ome_xml(Geometry((4, 8, 8), np.dtype("<u2")), facts(run={"time": 1_795_000_000.0}), times).decode()
+    image = ome_types.from_xml(xml, validate=True).images[0]
+    assert image.acquisition_date is not None
+    began = image.acquisition_date.replace(tzinfo=datetime.UTC).timestamp()
+    assert 0 <= min(times) - began < 0.001
+    taken = [began + (plane.delta_t or 0) for plane in image.pixels.planes]
+    np.testing.assert_allclose(taken, times, rtol=0, atol=2e-6)

@@ -684,6 +684,37 @@ def test_verify_names_what_is_wrong_with_a_store(run: Run, root: Path) -> None:
     assert kinds(root) == []
 
 
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_verify_finds_shards_that_changed_places(run: Run, root: Path, level: int) -> None:
+    one, two = (run.folder / "cam_image.ome.zarr" / str(level) / "c" / str(event) / "0/0/0" for event in (0, 1))
+    first, second = one.read_bytes(), two.read_bytes()
+    one.write_bytes(second)
+    two.write_bytes(first)
+    assert len(found := kinds(root)) == 2
+    assert set(found) <= {("error", kind) for kind in (["pyramid"] if level else ["changed", "grown", "short"])}
+
+
+def test_metadata_of_a_level_in_another_place_are_found(run: Run, root: Path) -> None:
+    store = run.folder / "cam_image.ome.zarr"
+    (store / "events" / "zarr.json").write_bytes((store / "0" / "zarr.json").read_bytes())
+    assert set(kinds(root)) == {("error", "head")}
+
+
+def test_a_shard_of_other_pixels_is_never_decoded(root: Path) -> None:
+    """Its chunks are whole, and as many, and hold half the bytes."""
+    run = record(
+        root,
+        lambda writer: bp.count(
+            [Camera("bytes", writer, shape=SHAPE, dtype="u1"), Camera("words", writer, shape=SHAPE)]
+        ),
+        image_format="ome-zarr",
+    )
+    theirs, ours = (run.folder / f"{name}_image.ome.zarr" / "0/c/0/0/0/0" for name in ("bytes", "words"))
+    ours.write_bytes(theirs.read_bytes())
+    with pytest.raises(VolumeMissingError, match=r"another shard: chunk \(0, 0, 0\) holds 1024 bytes of 2048"):
+        Catalog(root)[-1]["primary"]["words_image"].volume(0)
+
+
 def test_a_store_that_was_cut_short_is_a_clear_error(run: Run, root: Path) -> None:
     store = run.folder / "cam_image.ome.zarr"
     shard = store / "0" / "c" / "1" / "1" / "0" / "0"

@@ -45,6 +45,7 @@ def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield Both(root, url)
 
 
+ODD = object()
 QUESTIONS: list[Callable[[Catalog], Any]] = [
     len,
     list,
@@ -77,7 +78,7 @@ QUESTIONS: list[Callable[[Catalog], Any]] = [
     lambda c: c.search(since="2999-01-01"),
     lambda c: c.search(until="2026-11-23"),
     lambda c: c.search(since="yesterday"),
-    lambda c: c.search(what=object()),
+    lambda c: c.search(what=ODD),
     lambda c: c.volumes(),
     lambda c: c.volumes(include_bad=True),
     lambda c: c.volumes(derived=True),

@@ -1,6 +1,7 @@
 """Documents sent again: into a second writer, with pixels or without, into plots, into anything."""
 
 from collections.abc import Iterator
+from mmap import mmap
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from bluesky.utils import RunEngineInterrupted
 from ophyd.sim import det, motor
 
 from gently_bluesky import Catalog, FileWriter, replay
-from gently_bluesky.errors import RunExistsError, UnfillableError, VolumeMissingError
+from gently_bluesky.errors import FrameMissingError, RunExistsError, UnfillableError, VolumeMissingError
 from gently_bluesky.keep.aside import make_way
+from gently_bluesky.keep.verify import verify
 from gently_bluesky.read.run import Run
 from gently_bluesky.store.audit import read_audit
-from gently_bluesky.store.formats import FORMATS
+from gently_bluesky.store.formats import FORMATS, examine
 from gently_bluesky.write.recovery import recover
 from tests.conftest import OF_TIFF
 from tests.data_rig import (
@@ -28,6 +30,7 @@ from tests.data_rig import (
     Camera,
     connected,
     feed,
+    frame,
     hold_pixels,
     hold_together,
     inline,
@@ -42,6 +45,7 @@ from tests.data_rig import (
     volume,
 )
 from tests.devices_rig import Documents
+from tests.test_recovery import interrupted
 from tests.test_writer_streaming import Flyer
 
 pytestmark = pytest.mark.usefixtures("every_format")
@@ -115,6 +119,12 @@ def test_documents_that_were_replayed_hold_together(run: Run, tmp_path: Path) ->
 # --- filled -------------------------------------------------------------------------------------------------
 
 
+def is_mapped(array: Any) -> bool:
+    while isinstance(array, np.ndarray):
+        array = array.base
+    return isinstance(array, mmap)
+
+
 def test_filled_documents_hold_arrays_and_say_nothing_of_files(run: Run, every_format: str) -> None:
     documents = list(run.documents(fill=True))
     kinds = [name for name in names(documents) if name != "descriptor"]
@@ -125,7 +135,7 @@ def test_filled_documents_hold_arrays_and_say_nothing_of_files(run: Run, every_f
         np.testing.assert_array_equal(event["data"]["cam_image"], volume(i))
         np.testing.assert_array_equal(event["data"]["img"], volume(10 + i, (200, 200)))
         assert set(event["data"]) == set(event["timestamps"]) == set(of(documents, "descriptor")[0]["data_keys"])
-        assert isinstance(event["data"]["cam_image"], np.memmap) is (every_format == "ome-tiff")
+        assert is_mapped(event["data"]["cam_image"]) is (every_format == "ome-tiff")
     for name, document in documents:
         if name != "event":
             event_model.schema_validators[event_model.DocumentNames[name]].validate(document)
@@ -156,6 +166,35 @@ def test_filled_into_a_writer_of_another_format_the_pixels_and_their_hashes_are_
     hold_pixels(second)
     said = [{(entry["format"], entry["xxh3_128"]) for entry in manifest(each.folder)} for each in (run, second)]
     assert said[1] == {(other, digest) for _, digest in said[0]}
+
+
+@OF_TIFF
+@pytest.mark.parametrize("image_format", FORMATS)
+def test_what_files_alone_know_goes_with_the_pixels_and_no_frame_that_never_came_is_made_up(
+    root: Path, tmp_path: Path, image_format: str
+) -> None:
+    interrupted(
+        root
+    )  # two events of 488 nm without a word of it in their descriptor, a third of which 3 frames came
+    recover(root, salvage="event")
+    run = newest(root)
+    copy = into(run, tmp_path / "copy", fill=True, image_format=image_format)
+    for each in (run, copy):
+        images = each["primary"].images("cam").including_bad
+        assert images.frames_there(2).tolist() == [z < 3 for z in range(SHAPE[0])]
+        np.testing.assert_array_equal(images[2, 1], frame(2, 1))
+        with pytest.raises(FrameMissingError):
+            images[2, 3]
+    entries = {entry["index"]: entry for entry in manifest(copy.folder)}
+    assert [entries[index]["state"] for index in range(3)] == ["sealed", "sealed", "aborted"]
+    found = [examine(copy.folder / entries[index]["path"], index) for index in range(3)]
+    assert [each.channel for each in found] == ["488"] * 3
+    assert [set(each.times or ()) for each in found] == [
+        {1_795_433_402.0},
+        {1_795_433_403.0},
+        {1_795_433_410.0, 0.0},
+    ]
+    assert verify(tmp_path / "copy").errors == ()
 
 
 def test_filled_once_more_from_the_copy_it_is_still_the_same(run: Run, tmp_path: Path) -> None:

@@ -890,6 +890,19 @@ def test_a_run_is_discarded_whole_by_the_name_of_who_did_it(root: Path, every_fo
 
 
 @OF_TIFF
+def test_single_files_are_discarded_and_the_others_stay(root: Path) -> None:
+    run = timelapse(root, 3)
+    paths = [entry.path for entry in read_entries(run.folder)]
+    with pytest.raises(VolumeMissingError, match=r"has no file 'cam_image/7' in its manifest. Of its 3 files"):
+        discard(root, -1, [paths[0], "cam_image/7"])
+    assert readable(fresh(root, run)) == [0, 1, 2]
+    assert discard(root, -1, [paths[1]]).paths == (paths[1],)
+    assert readable(fresh(root, run)) == [0, 2]
+    assert discard(root, -1, [paths[1]]).why_none.startswith("nothing is left to discard: 1 file in the trash")
+    assert verify(root).errors == ()
+
+
+@OF_TIFF
 def test_what_is_discarded_twice_is_told_where_it_is_since_when_and_until_when(root: Path) -> None:
     run = timelapse(root)
     moment = ended(run) + 1.0

@@ -32,6 +32,15 @@ def test_tags_come_and_go_and_the_notes_say_who_did_it_and_when(run_root: Path) 
     assert Catalog(run_root)["run"].tags == {"figure 2"}
 
 
+def test_a_tag_that_is_not_there_is_not_taken_away(run_root: Path) -> None:
+    run = Catalog(run_root)["run"]
+    run.tag("keep", "figure 2", by="ann")
+    with pytest.raises(ValueError, match="Run run has no tag 'kept'; its tags: figure 2, keep"):
+        run.untag("keep", "kept", by="bob")
+    assert run.tags == {"keep", "figure 2"}
+    assert len(run.notes) == 1
+
+
 def test_whoever_is_logged_in_says_it_if_nobody_is_named(run_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("getpass.getuser", lambda: "carol")
     run = Catalog(run_root)["run"]

@@ -27,19 +27,15 @@ Plan = Iterator[Msg]
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A Tiled server in this process, allowed to read what tests write, and its client."""
-    from tiled.catalog import in_memory
-    from tiled.client import Context, from_context
-    from tiled.server.app import build_app
+    """A Tiled server that may read what tests write, and its client, over HTTP."""
+    from tiled.client import from_uri
+    from tiled.server import SimpleTiledServer
 
-    storage = tmp_path_factory.mktemp("tiled")
     everything = str(tmp_path_factory.getbasetemp().parent)
-    catalog = in_memory(
-        writable_storage={"filesystem": str(storage), "sql": f"duckdb:///{storage}/test.db"},
-        readable_storage=[everything],
-    )
-    with Context.from_app(build_app(catalog)) as context:
-        yield from_context(context)
+    with SimpleTiledServer(tmp_path_factory.mktemp("tiled"), readable_storage=[everything]) as server:
+        client = from_uri(server.uri)
+        yield client
+        client.context.http_client.close()
 
 
 def writer_of(which: str, client: Any) -> Any:

@@ -2,17 +2,28 @@
 
 import os
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+    track,
+)
 
 from gently_bluesky import Catalog
 from gently_bluesky.cli.app import DEFAULT_ROOT, AsJson, Root, app, out
 from gently_bluesky.cli.runs import find
 from gently_bluesky.cli.shown import print_json
+from gently_bluesky.errors import GentlyError
 from gently_bluesky.keep.convert import Converted, Format, convert_run, convert_runs
 from gently_bluesky.read.words import counted
 
@@ -39,26 +50,37 @@ def convert_command(
     )
     folders = [each.folder.relative_to(catalog.root).as_posix() for each in chosen]
     failed = False
-    if len(folders) == 1 or workers == 1:
-        for folder in folders:
-            done = _with_a_bar(catalog.root, folder, to)
-            _tell(done, as_json=as_json)
-            failed |= bool(done.damaged)
-    else:
-        for result in convert_runs(catalog.root, folders, to, workers=workers):
-            if isinstance(result, Converted):
-                _tell(result, as_json=as_json)
-                failed |= bool(result.damaged)
-            else:
-                failed = True
-                print(f"gently-bluesky: {result[0]}: {result[1]}", file=sys.stderr)
+    for result in _results(catalog.root, folders, to, workers):
+        if isinstance(result, Converted):
+            _tell(result, as_json=as_json)
+            failed |= bool(result.damaged)
+        else:
+            failed = True
+            print(f"gently-bluesky: {result[0]}: {result[1]}", file=sys.stderr)
     if failed:
         raise typer.Exit(1)
 
 
+def _results(
+    root: Path, folders: Sequence[str], to: Format, workers: int
+) -> Iterator[Converted | tuple[str, Exception]]:
+    """Convert with a bar: of the bytes of one run after the other, or of runs beside each other."""
+    if len(folders) > 1 and workers > 1:
+        console, hidden = Console(stderr=True), not sys.stderr.isatty()
+        results = convert_runs(root, folders, to, workers=workers)
+        yield from track(results, "runs", len(folders), console=console, transient=True, disable=hidden)
+        return
+    for folder in folders:
+        try:
+            yield _with_a_bar(root, folder, to)
+        except (GentlyError, OSError, ValueError) as error:
+            yield folder, error
+
+
 def _with_a_bar(root: Path, folder: str, to: Format) -> Converted:
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), transient=True, disable=not sys.stderr.isatty()) as bar:
+    console, hidden = Console(stderr=True), not sys.stderr.isatty()
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task(folder.rpartition("/")[2], total=None)
         return convert_run(
             root, folder, to, progress=lambda ready, known: bar.update(task, completed=ready, total=known)

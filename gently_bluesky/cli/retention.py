@@ -214,6 +214,7 @@ def _say(text: str) -> None:
 @app.command("discard", context_settings=_WITH_MINUS)
 def discard_command(
     run: OneRun,
+    paths: Annotated[list[str] | None, typer.Argument(help="Only these, relative to the run's folder.")] = None,
     root: Root = DEFAULT_ROOT,
     by: By = None,
     even_with_children: Annotated[
@@ -221,14 +222,16 @@ def discard_command(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Move all files of a run into the trash; its documents stay."""
+    """Move all files of a run into the trash, or those that are named; its documents stay."""
     from gently_bluesky.keep.discard import discard  # noqa: PLC0415
 
     catalog = Catalog(root)
     own = catalog.root / POLICY
     grace_days = (load_policy(own) if own.exists() else Policy()).grace_days
     uid = find(catalog, run).uid
-    moved = discard(catalog.root, uid, by=by, grace_days=grace_days, even_with_children=even_with_children)
+    moved = discard(
+        catalog.root, uid, paths or None, by=by, grace_days=grace_days, even_with_children=even_with_children
+    )
     _print_moved(moved, f"in the trash for {_days(grace_days)}", as_json=as_json)
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from gently_bluesky import Catalog, FileWriter, replay
 from gently_bluesky.cli.app import ANY_ROOT, AnyRoot, AsJson, app, out
-from gently_bluesky.cli.shown import counted_volumes, print_json, print_run, without_stop
+from gently_bluesky.cli.shown import counted_volumes, entries_of, print_json, print_run, without_stop
 from gently_bluesky.errors import JournalError, MissingExtraError
 from gently_bluesky.keep.aside import make_way
 from gently_bluesky.keep.holdings import tags_of
@@ -97,8 +97,11 @@ def show(
         }
         for name in found
     }
-    shown = {"folder": str(found.home), "start": found.start, "stop": found.stop, "damage": found.damage}
-    files = [entry.line() for entry in found.manifest]
+    passed_over: list[JournalError] = []
+    files = [entry.line() for entry in entries_of(found, passed_over)]
+    damage = [found.damage] if found.damage else list(map(str, passed_over))
+    shown = {"folder": str(found.home), "start": found.start, "stop": found.stop}
+    shown["damage"] = damage[0] if damage else None
     beside = [asdict(each) | {"path": str(each.path)} for each in found.left_beside]
     print_json(shown | {"tags": _tags(found), "streams": streams, "files": files, "left_beside": beside})
 

@@ -17,7 +17,7 @@ from gently_bluesky.read.parentage import edges_of, selection_of
 from gently_bluesky.read.run import Run, Stream
 from gently_bluesky.read.words import clock, counted
 from gently_bluesky.store.index import IDENTITY_KEYS
-from gently_bluesky.store.manifest import ManifestEntry
+from gently_bluesky.store.manifest import ManifestEntry, read_entries
 from gently_bluesky.store.removed import Removed
 from gently_bluesky.store.streams import VolumeRef
 from gently_bluesky.store.strict_json import encode, plain
@@ -38,6 +38,13 @@ def without_stop(run: Run) -> str:
     return "running" if is_locked(run.home) else "interrupted (gently-bluesky recover closes it)"
 
 
+def entries_of(run: Run, damage: list[JournalError]) -> list[ManifestEntry]:
+    """Give what the manifest says; lines that are damaged come to `damage`, those of this machine."""
+    if isinstance(run.home, Path):
+        return read_entries(run.home, pass_over=damage.append)
+    return run.manifest
+
+
 def print_run(run: Run) -> None:
     """Print what was asked, what came, and where it is."""
     start, stop = run.start, run.stop
@@ -55,7 +62,10 @@ def print_run(run: Run) -> None:
         facts.add_row(f"[bold]{name}[/bold]", escape(value))
     out.print(facts, highlight=False)
     out.print(f"[bold]folder[/bold]    {escape(str(run.home))}", highlight=False, soft_wrap=True)
-    stored = [entry for entry in run.manifest if entry.index is not None]
+    damage: list[JournalError] = []
+    stored = [entry for entry in entries_of(run, damage) if entry.index is not None]
+    for each in damage:
+        out.print(f"[bold]damaged[/bold]   {escape(str(each))}", highlight=False, soft_wrap=True)
     _print_removed([how for entry in stored if (how := Removed.of(entry))])
     entries = {VolumeRef(entry.resource, entry.index or 0): entry for entry in stored}
     for name in run:
@@ -111,7 +121,7 @@ def _print_stream(stream: Stream, entries: Mapping[VolumeRef, ManifestEntry]) ->
         mine = [entries[ref] for ref in _volumes(stream, key) if ref in entries]
         dtype = np.dtype(described["dtype_numpy"]).name if "dtype_numpy" in described else ""
         there = [entry for entry in mine if entry.state != "removed"]
-        files = counted(len(there), "file") if mine or not len(stream) else "not in files of ours"
+        files = counted(len(there), "volume") if mine or not len(stream) else "not in files of ours"
         table.add_row(f"  {escape(key)}", f"{shape} {dtype}", files, _megabytes(there) if mine else "")
     if table.row_count:
         out.print(table, highlight=False)

@@ -135,8 +135,8 @@ class _Choosing:
         return None if rule.free_below_gb is None else max(rule.free_below_gb * GB - self._free_bytes, 0)
 
     def _why_not(self, rule: RemoveRule, holding: Holding, form: StoredForm) -> str:
-        if holding.must_stay:
-            return holding.must_stay
+        if why := holding.must_stay or ("" if rule.once_in else holding.has_children):
+            return why
         for volume in form.volumes:
             keeping = self._kept_volumes.get((holding.folder, volume.id))
             if keeping is not None:

@@ -5,7 +5,8 @@ was interrupted goes on where it was. The first form stays: retention may drop i
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import count
@@ -16,13 +17,13 @@ from typing import Any, Literal
 import numpy as np
 import xxhash
 
-from gently_bluesky.errors import ConversionError, DamagedVolumeError, GentlyError, RunKeptError, RunNotFoundError
+from gently_bluesky.errors import ConversionError, GentlyError, RunKeptError, RunNotFoundError
 from gently_bluesky.keep.acts import write_entries
 from gently_bluesky.keep.holdings import bytes_on_disk
 from gently_bluesky.store.audit import append_audit
 from gently_bluesky.store.disk import sync_folder
 from gently_bluesky.store.facts import Geometry, VolumeFacts
-from gently_bluesky.store.formats import STORE, each_plane, examine, hash_of
+from gently_bluesky.store.formats import STORE, each_plane, examine, hash_of, is_whole
 from gently_bluesky.store.journal import read_documents
 from gently_bluesky.store.layout import open_root, without_links
 from gently_bluesky.store.manifest import ManifestEntry, read_entries
@@ -39,6 +40,9 @@ from gently_bluesky.write.space import Reserve
 Format = Literal["ome-zarr", "ome-tiff"]
 Progress = Callable[[int, int], object]
 """Called with the bytes of pixels that are done, and those that there are to do."""
+
+_Id = tuple[str, int | None]
+_GONE: _Id = "", -1  # a volume that was removed
 
 _CAN: Mapping[str, Callable[[Geometry], bool]] = {"ome-zarr": can_store, "ome-tiff": can_describe}
 
@@ -150,17 +154,28 @@ class _Conversion:
         self._start = table.start
         self._pool, self._progress = pool, progress
         self._reserve = Reserve(root)
-        self._entries = read_entries(folder)
+        self._entries: list[ManifestEntry] = []
+        self._taken: defaultdict[str, set[_Id]] = defaultdict(set)  # by the first part of a path: what lies there
+        self._owners: defaultdict[str, set[str]] = defaultdict(set)
+        for entry in read_entries(folder):
+            self._note(entry)
         self._rows = {ref: (row, key) for row, key, ref in _volumes_of(table)}
         self._stores: dict[str, OmeZarrSeries] = {}
 
     def all(self) -> Converted:
+        for reserved in self._folder.glob("*/.*.new"):  # by a conversion that died
+            reserved.unlink()
         entries = self._entries
-        there = {_id(entry) for entry in entries if entry.format == self._to and entry.state == "sealed"}
-        wanted = [entry for entry in _sources(entries, self._to) if _id(entry) not in there]
+        sealed = [entry for entry in entries if entry.state == "sealed" and entry.index is not None]
+        there = {_id(each) for each in sealed if each.format == self._to and is_whole(self._path(each), each)}
+        wanted = [entry for entry in _sources(sealed, self._to) if _id(entry) not in there]
         total, done = sum(entry.bytes for entry in wanted), 0
         result = Converted(
-            str(self._start["uid"]), self._folder.relative_to(self._root).as_posix(), self._to, already=len(there)
+            str(self._start["uid"]),
+            self._folder.relative_to(self._root).as_posix(),
+            self._to,
+            already=len(there),
+            left=tuple(self._without_source({_id(entry) for entry in sealed})),
         )
         for entry in wanted:
             why = self._why_not(entry)
@@ -169,7 +184,7 @@ class _Conversion:
                 continue
             try:
                 new, size = self._convert(entry)
-            except (ConversionError, DamagedVolumeError, ValueError, EOFError) as error:
+            except (ConversionError, FileNotFoundError, ValueError, EOFError) as error:
                 result = replace(result, damaged=(*result.damaged, (entry.path, entry.index, str(error))))
                 continue
             done += entry.bytes
@@ -181,7 +196,27 @@ class _Conversion:
                 bytes_to=result.bytes_to + size,
             )
             write_entries(self._folder, [new])
+            self._note(new)
         return result
+
+    def _note(self, entry: ManifestEntry) -> None:
+        self._entries.append(entry)
+        name = entry.path.partition("/")[0]
+        self._taken[name].add(_GONE if entry.state == "removed" else _id(entry))
+        self._owners[name].add(entry.resource)
+
+    def _path(self, entry: ManifestEntry) -> Path:
+        return self._folder / entry.path
+
+    def _without_source(self, stored: Collection[_Id]) -> Iterator[tuple[str, int | None, str]]:
+        """Give the volumes that events name and that no file of ours holds, and why."""
+        removed = {_id(entry) for entry in self._entries if entry.state == "removed"}
+        given_up = {_id(entry) for entry in self._entries if entry.state == "aborted"}
+        for ref, (_, key) in self._rows.items():
+            which = ref.resource, ref.index
+            if which not in stored and which not in given_up:
+                linked = "it is a file of others, which is linked: import it with --copy"
+                yield key, ref.index, "it was removed" if which in removed else linked
 
     def _why_not(self, entry: ManifestEntry) -> str:
         if not _CAN[self._to](_geometry(entry)):
@@ -230,7 +265,9 @@ class _Conversion:
         said = examine(self._folder / entry.path, entry.index).times
         if said is not None:
             return said
-        return [0.0] * planes if event is None else frame_times_of(key, planes, event)
+        if event is None:
+            return [0.0] * planes
+        return [time or 0.0 for time in frame_times_of(key, planes, event)]
 
     def _hold(self, entry: ManifestEntry, new: ManifestEntry, read: str, path: Path) -> None:
         if read != entry.xxh3_128:
@@ -263,7 +300,7 @@ class _Conversion:
         if self._to == "ome-zarr":
             series = self._stores.get(name)
             if series is None:
-                if not (folder / "zarr.json").exists() and any(each.path == name for each in self._entries):
+                if not (folder / "zarr.json").exists() and self._taken[name]:
                     raise ConversionError(f"{folder} has lost its zarr.json: bring it back from a copy.")
                 series = self._stores[name] = OmeZarrSeries(folder, geometry)
             series.take_back(index)  # what a conversion left that was interrupted
@@ -274,12 +311,11 @@ class _Conversion:
         return OmeTiffFile(path, geometry, facts, self._claim)
 
     def _name_for(self, entry: ManifestEntry) -> str:
-        """Give the folder of the new form: one of which nothing was removed, and that is no other resource's."""
+        """Give the folder of the new form: without this volume, without removed ones, and no other resource's."""
         stem, suffix = _folder_of(entry), STORE if self._to == "ome-zarr" else ""
         for number in count(1):
             name = f"{stem if number == 1 else f'{stem}+{number}'}{suffix}"
-            there = [each for each in self._entries if each.path.partition("/")[0] == name]
-            if all(each.state != "removed" and each.resource == entry.resource for each in there):
+            if not self._taken[name] & {_GONE, _id(entry)} and self._owners[name] <= {entry.resource}:
                 return name
         raise AssertionError  # there is always another number
 
@@ -294,16 +330,16 @@ def _volumes_of(table: RunTable) -> Iterator[tuple[Row, str, VolumeRef]]:
                 yield row, key, ref
 
 
-def _sources(entries: Sequence[ManifestEntry], to: str) -> list[ManifestEntry]:
+def _sources(sealed: Sequence[ManifestEntry], to: str) -> list[ManifestEntry]:
     """Give a good stored form of each volume that has one in another form."""
-    found: dict[tuple[str, int | None], ManifestEntry] = {}
-    for entry in entries:
-        if entry.state == "sealed" and entry.index is not None and entry.format != to:
+    found: dict[_Id, ManifestEntry] = {}
+    for entry in sealed:
+        if entry.format != to:
             found.setdefault(_id(entry), entry)
     return sorted(found.values(), key=lambda entry: (entry.path, entry.index))
 
 
-def _id(entry: ManifestEntry) -> tuple[str, int | None]:
+def _id(entry: ManifestEntry) -> _Id:
     return entry.resource, entry.index
 
 

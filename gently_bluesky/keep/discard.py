@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gently_bluesky.errors import NotInTrashError, RunKeptError
+from gently_bluesky.errors import NotInTrashError, RunKeptError, VolumeMissingError
 from gently_bluesky.keep.acts import finish_interrupted
 from gently_bluesky.keep.choice import DAY_S
 from gently_bluesky.keep.holdings import children_of, held_by_tags
@@ -51,18 +51,21 @@ class Moved:
 def discard(
     root: Path | str,
     run: int | str,
+    paths: Collection[str] | None = None,
     *,
     by: str | None = None,
     now: float | None = None,
     grace_days: float = Policy().grace_days,
     even_with_children: bool = False,
 ) -> Moved:
-    """Move all files of one run into the trash; its documents stay, and say what it was.
+    """Move files of one run into the trash; its documents stay, and say what it was.
 
     Parameters
     ----------
     root, run
         A root, and a run in it, as a catalog takes it.
+    paths
+        Which, relative to the run's folder, also of volumes that were given up; None: all.
     by
         Who says so; None: the login name.
     now
@@ -80,6 +83,8 @@ def discard(
         It is being written, or something else is done to it.
     RunNotFoundError
         There is no such run.
+    VolumeMissingError
+        It has no file of that path; nothing is moved then.
     """
     moment, who = time.time() if now is None else now, by or login_name()
     catalog = Catalog(root)
@@ -94,6 +99,8 @@ def discard(
         )
     folder = found.folder.relative_to(home).as_posix()
     there = by_path(read_entries(found.folder))
+    if paths is not None:
+        there = _only(paths, there, found)
     named = [
         Named(path, _BY_HAND + who, tuple((entry.data_key, entry.index) for entry in entries), aborted_too=True)
         for path, entries in there.items()
@@ -108,6 +115,18 @@ def discard(
     left = into_trash(home, folder, named, files, by=who, now=moment, until=until)
     gone = tuple(each.path for each in named if each.path not in left)
     return Moved(found.uid, found.folder, gone, left)
+
+
+def _only(
+    paths: Collection[str], there: Mapping[str, list[ManifestEntry]], run: Run
+) -> dict[str, list[ManifestEntry]]:
+    if unknown := sorted(set(paths) - there.keys()):
+        names = ", ".join(sorted(there)[:_NAMED]) or "none"
+        raise VolumeMissingError(
+            f"Run {run.uid} has no file {unknown[0]!r} in its manifest. Of its {counted(len(there), 'file')}, "
+            f"relative to {run.folder}, the first are: {names}."
+        )
+    return {path: there[path] for path in paths}
 
 
 def _fate(there: Mapping[str, Sequence[ManifestEntry]]) -> list[str]:

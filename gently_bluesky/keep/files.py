@@ -233,7 +233,7 @@ def stranger(path: Path, folder: str, where: str) -> Finding:
     if path.is_symlink():
         text = "a link: a root is one tree, and nothing is read through it"
     elif path.name.endswith(".new"):
-        text = "space that was reserved by a writer that died: gently-bluesky recover gives it back"
+        text = "space that was reserved by a writer that died: gently-bluesky recover, or the next convert, gives it back"
     elif path.name.lower().endswith((".tif", ".tiff", ".npy")):
         text = f"{text}; {_trace(path)}"
     return Finding(folder, "warning", "stranger", text, where)

@@ -111,8 +111,11 @@ class Holding:
         """Why nothing of it may go, whatever a policy says; "" if it may."""
         if self.ended is None:
             return "it has no stop document: running, or to be recovered"
-        if why := held_by_tags(self.tags):
-            return why
+        return held_by_tags(self.tags)
+
+    @property
+    def has_children(self) -> str:
+        """Why its pixels may not go, in every form; "" if they may."""
         return f"run {self.children[0][:8]} is derived from it" if self.children else ""
 
 

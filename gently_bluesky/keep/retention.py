@@ -274,17 +274,20 @@ def apply(plan: Plan, *, by: str | None = None, now: float | None = None) -> App
     kept: list[Kept] = []
     for folder, group in groupby(plan.removals, key=lambda each: each.folder):
         removals = list(group)
-        refused: dict[str, str] = {}
-        named = [Named(each.path, each.rule, each.volumes, each.once_in) for each in removals]
-        if removals[0].run in children:
-            refused = dict.fromkeys((each.path for each in removals), "a run was derived from it meanwhile")
-        else:
-            try:
-                refused = into_trash(
+        refused = {
+            each.path: "a run was derived from it meanwhile"
+            for each in removals
+            if each.run in children and each.once_in is None
+        }
+        may_go = [each for each in removals if each.path not in refused]
+        named = [Named(each.path, each.rule, each.volumes, each.once_in) for each in may_go]
+        try:
+            if named:
+                refused |= into_trash(
                     plan.root, folder, named, files, by=who, now=moment, until=until, planned=plan.now
                 )
-            except (RunLockedError, RunNotFoundError, JournalError) as error:
-                refused = dict.fromkeys((each.path for each in removals), str(error))
+        except (RunLockedError, RunNotFoundError, JournalError) as error:
+            refused |= dict.fromkeys((each.path for each in may_go), str(error))
         removed += [each for each in removals if each.path not in refused]
         kept += [_not_removed(each, refused[each.path]) for each in removals if each.path in refused]
     folders = dict.fromkeys([*(each.folder for each in plan.trash), *(each.folder for each in removed)])

@@ -5,6 +5,7 @@ of all runs together, the last few maps are kept for the next plane. Whatever ca
 is missing.
 """
 
+import contextlib
 import os
 import weakref
 from collections import defaultdict, deque
@@ -22,6 +23,7 @@ from gently_bluesky.errors import (
     BadVolumeError,
     DamagedVolumeError,
     DatumNotFoundError,
+    JournalError,
     UnfillableError,
     VolumeMissingError,
     VolumeRemovedError,
@@ -30,7 +32,8 @@ from gently_bluesky.read.foreign import READERS, ForeignPixels, read_foreign
 from gently_bluesky.read.maximum import maximum
 from gently_bluesky.read.origin import Axis
 from gently_bluesky.read.tiff_pixels import TiffPixels
-from gently_bluesky.store.formats import MAPPED, examine, map_pixels
+from gently_bluesky.store.facts import Found
+from gently_bluesky.store.formats import MAPPED, examine, is_whole, map_pixels
 from gently_bluesky.store.layout import uri_path
 from gently_bluesky.store.manifest import ManifestEntry, foreign_asset, read_entries
 from gently_bluesky.store.pyramid import Factors
@@ -84,7 +87,7 @@ class AssetReader:
         self._folder = folder
         self._table = table
         self._registry = registry
-        self._forms: dict[VolumeRef, list[ManifestEntry]] = {}
+        self._forms: _Forms | None = None
         self._pyramids: dict[str, tuple[Factors, ...]] = {}
         self._maps: dict[_MapKey, Pixels] = {}  # they go with the run, or when newer ones come
 
@@ -94,17 +97,29 @@ class AssetReader:
 
     def _forms_of(self, ref: VolumeRef) -> list[ManifestEntry]:
         """Give the stored forms of a volume, the best first, those that were removed last."""
-        if ref not in self._forms:
+        if self._forms is None or ref not in self._forms.volumes:
             self._forms = _forms_in(self._folder)
-        return self._forms.get(ref, [])
+        if ref not in self._forms.volumes and self._forms.damage and ref.resource not in self._forms.foreign:
+            raise JournalError(
+                f"Volume {ref.index} of stream resource {ref.resource} of run {self._uid} cannot be found: "
+                f"{self._forms.damage} Bring the manifest back from a copy; other volumes can be read."
+            )
+        return self._forms.volumes.get(ref, [])
 
     def data_key(self, resource: str) -> Doc:
         """Give what the descriptor says of the data key of a stream resource; KeyError if no document names it."""
         return self._table.data_key_of(resource)
 
     def stored(self, refs: Sequence[VolumeRef]) -> set[VolumeRef]:
-        """Give those of which a stored form is at its place; of assets of others it is taken for granted."""
-        return {ref for ref in refs if not (forms := self._forms_of(ref)) or _is_at_place(self._folder, forms)}
+        """Give those of which a stored form is whole at its place; assets of others are taken for granted."""
+        return set(filter(self._is_stored, refs))
+
+    def _is_stored(self, ref: VolumeRef) -> bool:
+        try:
+            forms = self._forms_of(ref)
+        except JournalError:
+            return False
+        return not forms or _is_at_place(self._folder, forms)
 
     def pyramid(self, ref: VolumeRef) -> tuple[Factors, ...]:
         """Give by how much each level of a volume is smaller, the whole one first; () if it is in no OME-Zarr."""
@@ -182,13 +197,13 @@ class AssetReader:
         try:
             return self._keep((ref, across), self._any_of(forms, across=across))
         except FileNotFoundError:  # it went since the manifest was read, or came
-            self._forms = {}
+            self._forms = None
         return self._keep((ref, across), self._any_of(self._forms_of(ref), across=across))
 
     def look_again(self) -> None:
         """Forget where volumes were: what was moved since is looked for where it is now."""
         self._maps.clear()
-        self._forms = {}
+        self._forms = None
 
     def source(self, ref: VolumeRef, *, across: bool = False) -> Source:
         """Give the stored form that `volume` reads; raises as it does, and UnfillableError for one of others."""
@@ -228,6 +243,15 @@ class AssetReader:
     def inline(self, row: Row, key: str) -> NDArray[Any]:
         """Give an array that stayed in its event, of the dtype that the event's descriptor says."""
         return self._table.inline(row, key)
+
+    def found(self, ref: VolumeRef) -> Found | None:
+        """Give what the file of a volume says of it; None for one of others, or a file that says nothing."""
+        entry = self.entry(ref)
+        if entry is None:
+            return None
+        with contextlib.suppress(ValueError, OSError):
+            return examine(self._folder / entry.path, entry.index)
+        return None
 
     def frames_there(self, ref: VolumeRef) -> NDArray[np.bool_] | None:
         """Give which frames of a volume that was given up came, one a plane; None for any other."""
@@ -357,21 +381,28 @@ def _decoded(path: Path, entry: ManifestEntry, level: int) -> "ZarrPixels":
     return pixels
 
 
-def _forms_in(folder: Path) -> dict[VolumeRef, list[ManifestEntry]]:
+@dataclass(frozen=True, slots=True)
+class _Forms:
+    """What a manifest says: stored forms by volume, the resources of others, and where it is damaged."""
+
+    volumes: Mapping[VolumeRef, list[ManifestEntry]]
+    foreign: frozenset[str]
+    damage: str
+
+
+def _forms_in(folder: Path) -> _Forms:
+    damage: list[JournalError] = []
+    entries = read_entries(folder, pass_over=damage.append)
     forms: defaultdict[VolumeRef, list[ManifestEntry]] = defaultdict(list)
-    for entry in sorted(read_entries(folder), key=_preference):
+    for entry in sorted(entries, key=_preference):
         if entry.index is not None:
             forms[VolumeRef(entry.resource, entry.index)].append(entry)
-    return dict(forms)
+    foreign = frozenset(entry.resource for entry in entries if entry.state == "foreign")
+    return _Forms(dict(forms), foreign, str(damage[0]) if damage else "")
 
 
 def _is_at_place(folder: Path, forms: Sequence[ManifestEntry]) -> bool:
-    return any((folder / entry.path).exists() for entry in forms)
-
-
-def volumes_gone(folder: Path) -> set[VolumeRef]:
-    """Give the volumes of a run folder of which no stored form is at its place."""
-    return {ref for ref, forms in _forms_in(folder).items() if not _is_at_place(folder, forms)}
+    return any(is_whole(folder / entry.path, entry) for entry in forms)
 
 
 def _preference(entry: ManifestEntry, *, across: bool = False) -> tuple[bool, bool, bool]:

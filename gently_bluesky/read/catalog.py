@@ -16,7 +16,7 @@ import numpy as np
 
 from gently_bluesky.errors import AmbiguousRunError, RunNotFoundError
 from gently_bluesky.read.answers import Answer, why_none
-from gently_bluesky.read.assets import HandlerRegistry, volumes_gone
+from gently_bluesky.read.assets import AssetReader, HandlerRegistry
 from gently_bluesky.read.folder import FolderOrigin
 from gently_bluesky.read.lineage import Lineage, Relative, trace
 from gently_bluesky.read.run import Run
@@ -24,7 +24,7 @@ from gently_bluesky.read.volumes import Volume, Volumes, fits, no_volumes
 from gently_bluesky.read.words import counted, listed
 from gently_bluesky.store.index import IndexEntry, RootIndex, VolumeRow
 from gently_bluesky.store.layout import open_root
-from gently_bluesky.store.streams import Doc, VolumeRef
+from gently_bluesky.store.streams import Doc, RunTable, VolumeRef
 from gently_bluesky.store.strict_json import plain
 from gently_bluesky.store.tags import read_tags
 
@@ -345,14 +345,13 @@ class Catalog:
                 yield from ((entry.start["uid"], row) for row in self._index.whole(entry).volumes if row.data_key)
 
     def _still_stored(self, volumes: Sequence[Volume]) -> list[Volume]:
-        folders = {entry.start["uid"]: entry.folder for entry in self._index.entries()}
-        gone = {uid: volumes_gone(self.root / folders[uid]) for uid in {each.run_uid for each in volumes}}
-        return [
-            each
-            for each in volumes
-            if each.row.resource is None
-            or VolumeRef(each.row.resource, each.row.index or 0) not in gone[each.run_uid]
-        ]
+        folders = {entry.start["uid"]: self.root / entry.folder for entry in self._index.entries()}
+        refs: dict[str, list[VolumeRef]] = {each.run_uid: [] for each in volumes}
+        for each in volumes:
+            if each.row.ref is not None:
+                refs[each.run_uid].append(each.row.ref)
+        stored = {uid: AssetReader(folders[uid], RunTable(), {}).stored(its) for uid, its in refs.items()}
+        return [each for each in volumes if each.row.ref is None or each.row.ref in stored[each.run_uid]]
 
     def sessions(self) -> list[Session]:
         """Give the sessions, the newest first."""

@@ -1,16 +1,20 @@
 """Documents with their arrays in them, as callbacks take them that know nothing of files.
 
-Arrays are lazy where they are mapped. What said where they lie is left out.
+Arrays are lazy where they are mapped, and know what their files say beside the pixels. What said where they lie is
+left out.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+
+from numpy.typing import NDArray
 
 from gently_bluesky.errors import UnfillableError
 from gently_bluesky.read.assets import in_memory
 from gently_bluesky.read.origin import VolumeReader
 from gently_bluesky.store.journal import Pair
 from gently_bluesky.store.streams import STORED_IN, Doc, RunTable, is_good, unpack_event_page
+from gently_bluesky.store.volume_array import VolumeArray
 
 _STREAM_DOCUMENTS = {"stream_resource", "stream_datum", "resource", "datum", "datum_page"}
 
@@ -84,8 +88,10 @@ def _datum_ids(data: Doc, keys: Mapping[str, Doc]) -> dict[str, str]:
 def _event(event: Doc, table: RunTable, reader: VolumeReader) -> Doc:
     stream = table.stream_of(event["descriptor"])
     row, keys = stream.event(event["uid"]), stream.data_keys
-    arrays = {
-        key: in_memory(reader.volume(ref, keys[key], partial=not is_good(row.data)))
+    arrays: dict[str, NDArray[Any]] = {
+        key: VolumeArray.of(
+            in_memory(reader.volume(ref, keys[key], partial=not is_good(row.data))), reader.found(ref)
+        )
         for key, ref in row.volumes.items()
     }
     arrays |= {key: reader.datum(datum_id) for key, datum_id in _datum_ids(event["data"], keys).items()}

@@ -81,8 +81,8 @@ class FolderOrigin:
         )
 
     def manifest(self) -> list[ManifestEntry]:
-        """Read the manifest."""
-        return read_entries(self.folder)
+        """Read the manifest, but for lines of it that are damaged."""
+        return read_entries(self.folder, pass_over=lambda _: None)
 
     def notes(self) -> Iterator[Note]:
         """Read tags and notes."""

@@ -107,7 +107,8 @@ def _opened(path: Path) -> tuple[Run, set[VolumeRef] | None]:
     if path == folder:
         return run, None
     inside = path.relative_to(folder).as_posix()
-    there = [entry for entry in read_entries(folder) if PurePosixPath(entry.path).is_relative_to(inside)]
+    entries = read_entries(folder, pass_over=lambda _: None)
+    there = [entry for entry in entries if PurePosixPath(entry.path).is_relative_to(inside)]
     return run, {VolumeRef(entry.resource, entry.index) for entry in there if entry.index is not None}
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from gently_bluesky.store.facts import Found
 from gently_bluesky.store.journal import Pair
 from gently_bluesky.store.manifest import ManifestEntry
 from gently_bluesky.store.pyramid import Factors
@@ -107,6 +108,9 @@ class VolumeReader(Protocol):
 
     def source(self, ref: VolumeRef) -> "Source":
         """Give the stored form that `volume` reads."""
+
+    def found(self, ref: VolumeRef) -> Found | None:
+        """Give what the file of a volume says of it; None where that is not known."""
 
     def frames_there(self, ref: VolumeRef) -> NDArray[np.bool_] | None:
         """Give which frames of a volume that was given up came, one a plane; None for any other."""

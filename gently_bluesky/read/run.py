@@ -180,7 +180,10 @@ class Run:
         self._origin.add_note(by=by, added=tags)
 
     def untag(self, *tags: str, by: str | None = None) -> None:
-        """Take tags away; that they were there stays in the notes."""
+        """Take tags away; that they were there stays in the notes. ValueError if one is not there."""
+        if absent := sorted(set(tags) - self.tags):
+            there = ", ".join(sorted(self.tags)) or "none"
+            raise ValueError(f"Run {self.uid} has no tag {absent[0]!r}; its tags: {there}.")
         self._origin.add_note(by=by, removed=tags)
 
     def note(self, text: str, *, by: str | None = None) -> None:

@@ -4,7 +4,7 @@ One route a question, named as the method that answers it here; `read.remote` as
 named in the query, as documents name them. For viewers there are `routes_catalog`, `routes_run`, `routes_pixels`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import PurePath
 from typing import Annotated, Any
 
@@ -207,7 +207,7 @@ def documents(
         if more := offset - from_ > _DOCUMENT_BYTES and bool(said):
             break
         said.append((offset, name, doc))
-    where = None if damage is None or more else without_places(damage)
+    where = None if damage is None or more else without_places(damage, house.library.root)
     return json_answer({"documents": said, "more": more, "damage": where})
 
 
@@ -296,6 +296,16 @@ def frames_there(of: OneVolume) -> Response:
     """Which frames came of a volume that was given up; null for any other."""
     there = of.assets.frames_there(of.ref)
     return _value(None if there is None else there.tolist())
+
+
+@routes.get("/found", operation_id="question_found", response_model=Value, dependencies=[LIGHT])
+def found(of: OneVolume) -> Response:
+    """What the file of a volume says of it; null where it says nothing."""
+    said = of.assets.found(of.ref)
+    if said is None:
+        return _value(None)
+    geometry = {"shape": said.geometry.shape, "dtype": said.geometry.dtype.str}
+    return _value({field.name: getattr(said, field.name) for field in fields(said)} | {"geometry": geometry})
 
 
 @routes.get("/geometry", operation_id="question_geometry", response_model=Value, dependencies=[LIGHT])

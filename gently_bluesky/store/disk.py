@@ -316,7 +316,7 @@ class Reservation:
             self._path.unlink(missing_ok=True)
 
 
-def create_file(path: Path, pieces: Sequence[bytes], beside: Path) -> None:
+def create_file(path: Path, pieces: Sequence[bytes | memoryview], beside: Path) -> None:
     """Write a whole file and make it durable; it has its name only then.
 
     Parameters
@@ -358,14 +358,16 @@ def replace_file(path: Path, content: bytes, beside: Path) -> None:
     _put(path, [content], beside, _rename)
 
 
-def _put(path: Path, pieces: Sequence[bytes], beside: Path, name: Callable[[Path, Path], None]) -> None:
+def _put(
+    path: Path, pieces: Sequence[bytes | memoryview], beside: Path, name: Callable[[Path, Path], None]
+) -> None:
     with naming_a_full_disk(path, sum(map(len, pieces))):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC | _BINARY, 0o666)
             try:
-                for at in range(0, len(pieces), 512):
-                    _write_all(descriptor, pieces[at : at + 512])
+                for piece in pieces:
+                    _write_all(descriptor, piece)
                 sync_data(descriptor)  # else a power cut may leave the name without the bytes
             finally:
                 os.close(descriptor)
@@ -375,8 +377,8 @@ def _put(path: Path, pieces: Sequence[bytes], beside: Path, name: Callable[[Path
             raise
 
 
-def _write_all(descriptor: int, pieces: Sequence[bytes]) -> None:
-    view = memoryview(b"".join(pieces))
+def _write_all(descriptor: int, piece: bytes | memoryview) -> None:
+    view = memoryview(piece)
     while view:
         view = view[os.write(descriptor, view) :]
 

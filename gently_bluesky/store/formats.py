@@ -250,6 +250,16 @@ def stamp_of(path: Path, entry: ManifestEntry) -> Stamp:
     return Stamp(sum(each.st_size for each in found), newest, sum(each.st_size for each in derived))
 
 
+def is_whole(path: Path, entry: ManifestEntry) -> bool:
+    """Whether a stored volume is there with all its bytes, as far as sizes tell: no pixel is read."""
+    before = as_before(entry)
+    try:
+        stamp = stamp_of(path, before)
+    except (OSError, ValueError, KeyError):
+        return False
+    return before.format not in MAPPED or stamp.size >= (size_said(before) or 0)
+
+
 def size_said(entry: ManifestEntry) -> int | None:
     """Give how many bytes a stored volume takes, as its manifest says; None if it does not."""
     if entry.format in MAPPED:

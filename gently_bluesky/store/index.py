@@ -18,7 +18,7 @@ from gently_bluesky.errors import DocumentError, JournalError, RunLockedError
 from gently_bluesky.store.documents import check_document
 from gently_bluesky.store.journal import append_shared, read_documents, read_lines, read_start, rewrite_shared
 from gently_bluesky.store.layout import without_links
-from gently_bluesky.store.streams import Doc, Row, RunTable, is_good
+from gently_bluesky.store.streams import Doc, Row, RunTable, VolumeRef, is_good
 from gently_bluesky.store.strict_json import plain, restored
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,11 @@ class VolumeRow:
     good: bool = True
     resource: str | None = None
     index: int | None = None
+
+    @property
+    def ref(self) -> VolumeRef | None:
+        """What a manifest knows it by; None for an array that stayed in its event."""
+        return None if self.resource is None else VolumeRef(self.resource, self.index or 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ changes when bytes move.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -119,8 +119,17 @@ def read_manifest(folder: Path) -> dict[str, ManifestEntry]:
     return {entry.path or entry.uri: entry for entry in read_entries(folder)}
 
 
-def read_entries(folder: Path) -> list[ManifestEntry]:
+def read_entries(
+    folder: Path, *, pass_over: Callable[[JournalError], object] | None = None
+) -> list[ManifestEntry]:
     """Read the manifest of a run folder, an entry a volume and path; none if there is no manifest yet.
+
+    Parameters
+    ----------
+    folder
+        Of the run.
+    pass_over
+        Told of each damaged line, which is then passed over, by readers alone; None: the first one is raised.
 
     Raises
     ------
@@ -131,7 +140,7 @@ def read_entries(folder: Path) -> list[ManifestEntry]:
     path = folder / MANIFEST
     if not path.exists():
         return []
-    for offset, line in read_lines(path):
+    for offset, line in read_lines(path, pass_over=pass_over):
         try:
             entry = ManifestEntry.from_line(line)
         except (TypeError, AttributeError) as error:

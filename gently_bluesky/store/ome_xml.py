@@ -62,7 +62,7 @@ def ome_xml(
     facts
         Known at creation.
     times
-        When each frame was taken, seconds since the epoch; DeltaT counts from the run's start.
+        When each frame was taken, seconds since the epoch; DeltaT counts from AcquisitionDate, the first of them.
     event
         Known once the event came.
     """
@@ -77,8 +77,9 @@ def ome_xml(
         },
     )
     image = ET.SubElement(root, "Image", {"ID": "Image:0", "Name": _text(f"{facts.data_key} {facts.index:06d}")})
-    began = next((t for t in times or () if t is not None and 0 <= t < _YEAR_10000), None)  # no nan, no inf
+    began = min((t for t in times or () if t is not None and 0 <= t < _YEAR_10000), default=None)  # no nan, no inf
     if began is not None:
+        began = math.floor(began * 1000) / 1000  # as it is said
         moment = datetime.datetime.fromtimestamp(began, datetime.UTC)
         ET.SubElement(image, "AcquisitionDate").text = moment.isoformat(timespec="milliseconds")[:-6]
     _pixels(image, geometry, facts)
@@ -90,7 +91,7 @@ def ome_xml(
         for key, item in values.items():
             ET.SubElement(value, "M", {"K": _text(key)}).text = _text(item)
     text: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
-    text = text.replace(b"<Planes />", _planes(geometry, facts, times).encode(), 1)
+    text = text.replace(b"<Planes />", _planes(geometry, facts, times, began).encode(), 1)
     return _SUM.sub(rb"\g<1>" + _sum_of(text) + rb"\g<3>", text, count=1)
 
 
@@ -135,10 +136,9 @@ def _pixels(image: ET.Element, geometry: Geometry, facts: VolumeFacts) -> None:
     ET.SubElement(pixels, "Planes")
 
 
-def _planes(geometry: Geometry, facts: VolumeFacts, times: FrameTimes | None) -> str:
+def _planes(geometry: Geometry, facts: VolumeFacts, times: FrameTimes | None, began: float | None) -> str:
     # by hand: there are hundreds, and they hold nothing but numbers
     size_z = geometry.shape[-3] if len(geometry.shape) > 2 else 1
-    began = facts.run.get("time")
     common = ""
     if (exposure := facts.metadata.get("exposure_ms")) and math.isfinite(exposure):
         common = f' ExposureTime="{float(exposure)!r}" ExposureTimeUnit="ms"'
@@ -151,7 +151,7 @@ def _planes(geometry: Geometry, facts: VolumeFacts, times: FrameTimes | None) ->
     for plane in range(geometry.planes):
         text = f'<Plane TheZ="{plane % size_z}" TheC="0" TheT="{plane // size_z}"'
         time = times[plane] if times else None
-        if time is not None and math.isfinite(time) and isinstance(began, int | float):
+        if time is not None and math.isfinite(time) and began is not None:
             text += f' DeltaT="{time - began:.6f}" DeltaTUnit="s"'
         if len(stage) > 2:
             position = stage[2] + (float(z_um[plane]) if plane < len(z_um) else 0.0)

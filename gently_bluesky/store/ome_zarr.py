@@ -39,7 +39,7 @@ from gently_bluesky.store.disk import (
 from gently_bluesky.store.facts import EventFacts, FrameTimes, Geometry, VolumeFacts
 from gently_bluesky.store.layout import file_uri
 from gently_bluesky.store.pyramid import Level, halved, halved_shape, levels_by, levels_of, step_between
-from gently_bluesky.store.shards import Grid, encode_shard
+from gently_bluesky.store.shards import Grid, encode_shard, mark_of
 from gently_bluesky.store.strict_json import plain
 
 SHARDS_IN_MEMORY = 4
@@ -204,6 +204,7 @@ class OmeZarrVolume:
         self._folders = {self.path / str(level) for level in range(len(series.levels))}
         self._folders |= {self.path, self.path / "events"}
         self._shards: list[Path] = []
+        self._marks: dict[str, str] = {}
         self._told: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._flushed = False
@@ -271,6 +272,7 @@ class OmeZarrVolume:
         nbytes = sum(map(len, pieces))
         path = self._shard_path(level, key)
         with self._lock:
+            self._marks[path.relative_to(self.path).as_posix()] = mark_of(pieces)
             self._reservation.shrink(nbytes)
             self._folders |= {each for each in path.parents if each.is_relative_to(self.path)}
             self._shards.append(path)
@@ -346,6 +348,7 @@ class OmeZarrVolume:
             "shape": list(self._series.geometry.shape),
             "dtype": self._series.geometry.dtype.str,
             "frame_times": [time if plane in self._stored else None for plane, time in enumerate(self._times)],
+            "shards": dict(sorted(self._marks.items())),
         }
         if event is not None:
             said["event"] = asdict(event)

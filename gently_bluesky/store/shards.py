@@ -13,6 +13,7 @@ import itertools
 import math
 import os
 import struct
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from typing import Any, cast
 
 import google_crc32c
 import numpy as np
+import xxhash
 from numcodecs import blosc
 from numpy.typing import NDArray
 
@@ -36,6 +38,7 @@ SHARD_BYTES = 64 << 20
 
 _EMPTY = 2**64 - 1  # offset and size of a chunk that was not written
 _CRC = struct.Struct("<I")
+_BLOSC_BYTES = slice(4, 8)  # of the header of what Blosc packed: how many bytes it was
 _IN_TURN = 4  # chunks that are not worth a thread
 
 
@@ -94,11 +97,15 @@ class Grid:
         return 16 * math.prod(self.chunks) + _CRC.size
 
     @property
+    def most_chunk_bytes(self) -> int:
+        """What a chunk takes at most, its checksum included, if it cannot be compressed."""
+        return math.prod(self.chunk) * self.dtype.itemsize + int(blosc.MAX_OVERHEAD) + _CRC.size
+
+    @property
     def most_bytes(self) -> int:
         """What all shards of a volume take on the disk at most, folders included, if nothing can be compressed."""
         chunks = -(-self.planes // self.chunk[0]) * math.prod(self.chunks[1:])
-        piece = math.prod(self.chunk) * self.dtype.itemsize + int(blosc.MAX_OVERHEAD) + _CRC.size
-        return chunks * piece + self.shards * (self.index_bytes + 3 * PAGE)
+        return chunks * self.most_chunk_bytes + self.shards * (self.index_bytes + 3 * PAGE)
 
     def planes_of(self, shard: int) -> range:
         """Give the planes of a shard."""
@@ -109,8 +116,30 @@ class Grid:
 # --- into bytes ---------------------------------------------------------------------------------------------
 
 
-def encode_shard(grid: Grid, block: NDArray[Any]) -> list[bytes]:
-    """Give the bytes of one shard, in pieces.
+class _Scratch(threading.local):
+    """Memory of each thread that encodes, used again and again: new memory is slow."""
+
+    def __init__(self) -> None:
+        self.chunk: NDArray[Any] = np.empty((0, 0, 0))
+        self.shard = bytearray()
+
+    def chunk_of(self, grid: Grid) -> NDArray[Any]:
+        if (self.chunk.shape, self.chunk.dtype) != (grid.chunk, grid.dtype):
+            self.chunk = np.empty(grid.chunk, grid.dtype)
+        return self.chunk
+
+    def shard_of(self, grid: Grid) -> memoryview:
+        most = math.prod(grid.chunks) * grid.most_chunk_bytes
+        if len(self.shard) < most:
+            self.shard = bytearray(most)  # only what is written to takes memory
+        return memoryview(self.shard)
+
+
+_scratch = _Scratch()
+
+
+def encode_shard(grid: Grid, block: NDArray[Any]) -> list[bytes | memoryview]:
+    """Give the bytes of one shard, in pieces, which are good until the thread encodes another.
 
     Parameters
     ----------
@@ -119,28 +148,24 @@ def encode_shard(grid: Grid, block: NDArray[Any]) -> list[bytes]:
     block
         (planes, y, x): all planes of the shard; the last shard of a volume may have fewer.
     """
-    pieces: list[bytes] = []
+    packed, chunk = _scratch.shard_of(grid), _scratch.chunk_of(grid)
     index = np.full((math.prod(grid.chunks), 2), _EMPTY, "<u8")
     offset = 0
     for number, place in enumerate(itertools.product(*map(range, grid.chunks))):
         if place[0] * grid.chunk[0] >= len(block):
             break  # beyond the end of the volume
-        piece = _encode_chunk(grid, block, place)
-        index[number] = offset, len(piece)
-        pieces.append(piece)
-        offset += len(piece)
+        part = block[tuple(slice(at * size, (at + 1) * size) for at, size in zip(place, grid.chunk, strict=True))]
+        if part.shape != grid.chunk:  # at an edge: chunks are whole in every file
+            chunk[...] = 0
+        chunk[tuple(map(slice, part.shape))] = part
+        piece = blosc.compress(chunk, b"lz4", 1, blosc.BITSHUFFLE, 0, grid.dtype.itemsize)
+        end = offset + len(piece)
+        packed[offset:end] = piece
+        _CRC.pack_into(packed, end, google_crc32c.value(piece))
+        index[number] = offset, len(piece) + _CRC.size
+        offset = end + _CRC.size
     table = index.tobytes()
-    return [*pieces, table + _CRC.pack(google_crc32c.value(table))]
-
-
-def _encode_chunk(grid: Grid, block: NDArray[Any], place: tuple[int, ...]) -> bytes:
-    part = block[tuple(slice(at * size, (at + 1) * size) for at, size in zip(place, grid.chunk, strict=True))]
-    if part.shape != grid.chunk:  # at an edge: chunks are whole in every file
-        whole = np.zeros(grid.chunk, grid.dtype)
-        whole[tuple(map(slice, part.shape))] = part
-        part = whole
-    packed = blosc.compress(np.ascontiguousarray(part), b"lz4", 1, blosc.BITSHUFFLE, 0, grid.dtype.itemsize)
-    return cast(bytes, packed + _CRC.pack(google_crc32c.value(packed)))
+    return [packed[:offset], table + _CRC.pack(google_crc32c.value(table))]
 
 
 def codecs(grid: Grid) -> list[dict[str, Any]]:
@@ -286,8 +311,12 @@ def _overlap(wanted: range, number: int, size: int) -> tuple[slice, slice]:
 def _decode_chunk(
     grid: Grid, path: Path, descriptor: int, index: NDArray[np.uint64], place: tuple[int, int, int]
 ) -> NDArray[Any]:
-    packed = _packed_chunk(path, descriptor, index[np.ravel_multi_index(place, grid.chunks)], place)
+    piece = _packed_chunk(path, descriptor, index[np.ravel_multi_index(place, grid.chunks)], place)
+    packed = memoryview(piece)[: -_CRC.size]
     chunk = np.empty(grid.chunk, grid.dtype)
+    holds = int.from_bytes(packed[_BLOSC_BYTES], "little")
+    if holds != chunk.nbytes:
+        raise DamagedVolumeError(f"{path} is another shard: chunk {place} holds {holds} bytes of {chunk.nbytes}.")
     try:
         blosc.decompress(packed, chunk)
     except (RuntimeError, ValueError) as error:
@@ -296,22 +325,45 @@ def _decode_chunk(
 
 
 def _packed_chunk(path: Path, descriptor: int, where: NDArray[np.uint64], place: tuple[int, ...]) -> bytes:
+    """Read a chunk and the checksum behind it, which is right."""
     offset, size = (int(value) for value in where)
     if offset == _EMPTY:
         raise DamagedVolumeError(f"{path} lacks chunk {place}: it was never written.")
     piece = read_at(descriptor, size, offset)
-    packed = piece[: -_CRC.size]
-    if len(piece) != size or _CRC.pack(google_crc32c.value(packed)) != piece[-_CRC.size :]:
+    if len(piece) != size or _CRC.pack(google_crc32c.value(piece[: -_CRC.size])) != piece[-_CRC.size :]:
         raise DamagedVolumeError(f"{path} is damaged: chunk {place} is not what was written.")
-    return packed
+    return piece
 
 
-def hold_shard(grid: Grid, path: Path) -> None:
-    """Hold the chunks that a shard has against their checksums, without decoding them; raises as `read_part`."""
+def mark_of(pieces: Sequence[bytes | memoryview]) -> str:
+    """Give what tells an encoded shard from any other: the xxh3-64 of the checksums of its chunks."""
+    packed, table = pieces
+    ends = (offset + size for offset, size in np.frombuffer(table[: -_CRC.size], "<u8").reshape(-1, 2).tolist())
+    return xxhash.xxh3_64_hexdigest(b"".join(packed[end - _CRC.size : end] for end in ends if end < _EMPTY))
+
+
+def hold_shard(grid: Grid, path: Path, mark: str | None) -> None:
+    """Hold the chunks that a shard has against their checksums, without decoding them.
+
+    Parameters
+    ----------
+    grid, path
+        The shard.
+    mark
+        As `mark_of` gave it when the shard was written; None: not known.
+
+    Raises
+    ------
+    VolumeMissingError, DamagedVolumeError
+        As `read_part` raises them; or it is another shard.
+    """
+    sums = xxhash.xxh3_64()
     with _opened(grid, path) as (descriptor, index):
         for where, place in zip(index, itertools.product(*map(range, grid.chunks)), strict=True):
             if where[0] != _EMPTY:
-                _packed_chunk(path, descriptor, where, place)
+                sums.update(_packed_chunk(path, descriptor, where, place)[-_CRC.size :])
+    if mark not in {None, sums.hexdigest()}:
+        raise DamagedVolumeError(f"{path} is another shard than was written there.")
     forget_shard(path)
 
 

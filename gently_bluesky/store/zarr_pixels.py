@@ -5,6 +5,7 @@ side by side. A shard that is not there is an error; only of a volume that was g
 never came.
 """
 
+import contextlib
 import math
 import operator
 import os
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from gently_bluesky.errors import DamagedVolumeError, VolumeMissingError
 from gently_bluesky.store.facts import Found, Geometry
-from gently_bluesky.store.ngff import DTYPES, array, unsealed
+from gently_bluesky.store.ngff import DTYPES, array, group, unsealed
 from gently_bluesky.store.ome_zarr import shard_path
 from gently_bluesky.store.pyramid import Factors, Level
 from gently_bluesky.store.shards import Grid, forget_shard, hold_shard, read_part
@@ -269,7 +270,7 @@ def hold_store(store: Path, index: int, resource: str) -> None:
         A file of metadata is gone, has changed, or is that of another stream resource.
     """
     try:
-        unsealed((store / "events" / "zarr.json").read_bytes())
+        _hold(unsealed((store / "events" / "zarr.json").read_bytes()) == group({}), "events/zarr.json is another")
         said = _said_of(store)
         whose = said["stream_resource_uid"]
         _hold(whose == resource, f"it says that it holds stream resource {whose}")
@@ -287,12 +288,17 @@ def hold_pyramid(store: Path, index: int, *, partial: bool) -> None:
     FileNotFoundError, ValueError
         Something is missing, or is not what was written.
     """
+    marks: dict[str, str] = {}
+    with contextlib.suppress(
+        OSError, KeyError, TypeError, ValueError
+    ):  # damage of that file is found by `examine`
+        marks = _said_of(store / "events" / f"{index:06d}").get("shards", {})
     levels = sum(path.name.isdecimal() for path in store.iterdir())
     for level in range(1, levels):
         pixels = ZarrPixels(store, index, level=level)
         for shard in pixels.shards():
             if shard.exists() or not partial:
-                hold_shard(pixels.grid, shard)
+                hold_shard(pixels.grid, shard, marks.get(shard.relative_to(store).as_posix()))
 
 
 def shards_there(store: Path, index: int) -> tuple[list[Path], list[Path]]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from gently_bluesky.errors import DocumentError
 from gently_bluesky.protocols import VolumeMetadata
+from gently_bluesky.store.facts import Found
 from gently_bluesky.store.streams import STORED_IN
 
 Doc = dict[str, Any]
@@ -50,12 +51,20 @@ def _numbers(said: Sequence[Any], data: Mapping[str, Any]) -> list[float]:
     return known if len(known) == len(values) else []
 
 
-def frame_times_of(key: str, planes: int, event: Mapping[str, Any]) -> list[float]:
-    """Give when each plane of an array was taken, seconds since the epoch: of each frame, if the event says so."""
+def frame_times_of(
+    key: str, planes: int, event: Mapping[str, Any], found: Found | None = None
+) -> list[float | None]:
+    """Give when each plane of an array was taken, seconds since the epoch; None for a frame that never came.
+
+    Of each frame, if the event says so, or the file that the array was read from; else the time of the key.
+    """
+    there = None if found is None or found.times is None or len(found.times) != planes else found.times
     said = event["data"].get(f"{key}_frame_times")
     if said is not None and len(said) == planes:
-        return [float(time) for time in said]
-    return [float(event["timestamps"].get(key, event["time"]))] * planes
+        times = [float(time) for time in said]
+    else:
+        times = list(there or [float(event["timestamps"].get(key, event["time"]))] * planes)
+    return [time if came else None for time, came in zip(times, there or [True] * planes, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ and says then what the arrays are; assets that came meanwhile follow it. Arrays 
 
 import uuid
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from gently_bluesky.store.documents import check_document, shown
 from gently_bluesky.store.facts import Geometry
 from gently_bluesky.store.streams import Doc, unpack_event_page
 from gently_bluesky.store.strict_json import plain
+from gently_bluesky.store.volume_array import found_with
 from gently_bluesky.write.inline import (
     ArrayKind,
     Signature,
@@ -53,7 +54,7 @@ class InlineVolume:
     resource: ResourceWriter
     index: int
     pixels: NDArray[Any]
-    times: list[float]
+    times: Sequence[float | None]
     metadata: VolumeMetadata
 
 
@@ -254,8 +255,11 @@ class Intake:
         resource = self._run.resource(("stream", descriptor.doc.get("name", "")), key, geometry)
         # a copy: whoever made the array may use its memory again before it is written
         pixels = np.array(array, dtype=geometry.dtype, order="C", copy=True)
-        times = frame_times_of(key, geometry.planes, event)
+        found = found_with(array)
+        times = frame_times_of(key, geometry.planes, event, found)
         metadata = metadata_of(descriptor.doc["data_keys"].get(key, {}), geometry.planes, event)
+        if found is not None:
+            metadata = {**found.metadata, **metadata}  # the documents are right
         return InlineVolume(resource, resource.next_index(), pixels, times, metadata)
 
     def _described_as(self, descriptor: _Descriptor, signature: Signature, time: float) -> Iterator[Item]:

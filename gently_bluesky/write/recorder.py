@@ -244,7 +244,8 @@ class RunRecorder:
         volume = array.resource.create(array.index, array.metadata)
         planes = array.pixels.reshape(-1, *array.resource.geometry.plane_shape)
         for z, (plane, time) in enumerate(zip(planes, array.times, strict=True)):
-            volume.write(z, plane, time=time)
+            if time is not None:
+                volume.write(z, plane, time=time)
         return volume.finish()
 
     def _settle(self, volume: VolumeWriter) -> ManifestEntry:

@@ -244,9 +244,13 @@ class VolumeWriter:
         self._run.volume_closed(self)
 
     def finish(self) -> Self:
-        """Seal a volume that the writer's own thread made, without telling anybody."""
-        self._hash_the_rest()
-        self._close_as("sealed")
+        """Seal a volume that the writer's own thread made, or, if frames never came, give it up; tell nobody."""
+        if missing := self.times.count(None):
+            came = len(self.times) - missing
+            self._close_as("aborted", f"{came} frames of {len(self.times)} came, as where it was read from")
+        else:
+            self._hash_the_rest()
+            self._close_as("sealed")
         self.resource.volume_sealed(self.index)
         return self
 

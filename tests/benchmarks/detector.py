@@ -59,7 +59,7 @@ class Detector:
         sink: Sink | None,
         keys: Sequence[str],
         planes: int,
-        frames: list[NDArray[np.uint16]],
+        frames: Sequence[NDArray[Any]],
         *,
         exposure_ms: float = 0.0,
     ) -> None:

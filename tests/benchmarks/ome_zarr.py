@@ -30,16 +30,16 @@ TIME, BYTES = "durable", "bytes"
 
 
 def camera_noise(side: int) -> Frames:
-    """Give four frames as a camera of a light sheet sees an embryo: shot noise on an offset, a bright middle."""
+    """Give eight frames as a camera of a light sheet sees an embryo: shot noise on an offset, a bright middle."""
     random = np.random.default_rng(1)
     rows, columns = np.mgrid[:side, :side] / side - 0.5
     light = 12 + 150 * np.exp(-(rows**2 + columns**2) * 60)
-    return [(100 + random.poisson(light)).astype(PIXELS) for _ in range(4)]
+    return [(100 + random.poisson(light)).astype(PIXELS) for _ in range(8)]
 
 
 def ours(folder: Path, frames: Frames, planes: int, *, pyramid: bool) -> Mapping[str, float]:
     """Write one volume of a run, opened and closed by documents."""
-    levels = contextlib.nullcontext() if pyramid else mock.patch.object(ome_zarr, "levels_of", _one_level)
+    levels = contextlib.nullcontext() if pyramid else mock.patch.object(ome_zarr, "levels_of", one_level)
     with emptied(folder), levels, FileWriter(folder, image_format="ome-zarr") as writer:
         start = start_document()
         writer("start", start)
@@ -56,7 +56,8 @@ def ours(folder: Path, frames: Frames, planes: int, *, pyramid: bool) -> Mapping
         return {TIME: durable - begun, BYTES: _bytes(folder)}
 
 
-def _one_level(shape: tuple[int, int, int], dtype: object, voxel: object = ()) -> list[Level]:
+def one_level(shape: tuple[int, int, int], dtype: object, voxel: object = ()) -> list[Level]:
+    """Give no level but the volume itself."""
     return [Level(shape, (1, 1, 1))]
 
 

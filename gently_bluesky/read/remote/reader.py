@@ -16,6 +16,8 @@ from gently_bluesky.read.maximum import maximum
 from gently_bluesky.read.origin import Axis
 from gently_bluesky.read.remote.connection import Connection
 from gently_bluesky.read.remote.pixels import Geometry, RemotePixels
+from gently_bluesky.store.facts import Found
+from gently_bluesky.store.facts import Geometry as Planes
 from gently_bluesky.store.manifest import ManifestEntry
 from gently_bluesky.store.pyramid import Factors
 from gently_bluesky.store.removed import as_before
@@ -100,6 +102,10 @@ class ServerReader:
             return None
         return self._asked(ref, "frames_there", lambda said: None if said is None else np.array(said, bool))
 
+    def found(self, ref: VolumeRef) -> Found | None:
+        """Give what the file of a volume says of it; None for one of others, or a file that says nothing."""
+        return None if self.entry(ref) is None else self._asked(ref, "found", _found_of)
+
     def _asked(self, ref: VolumeRef, what: str, understand: Callable[[Any], T], **asked: Any) -> T:
         return self._connection.ask(
             f"/questions/{what}", lambda said: understand(said["value"]), **self._named(ref), **asked
@@ -170,6 +176,14 @@ def _held_of(said: Any) -> dict[VolumeRef, _Held]:
         levels = tuple((int(z), int(y), int(x)) for z, y, x in each["levels"])
         held[VolumeRef(entry.resource, entry.index or 0)] = _Held(entry, bool(each["stored"]), levels)
     return held
+
+
+def _found_of(said: Any) -> Found | None:
+    if said is None:
+        return None
+    shape, dtype = _geometry_of(said["geometry"])
+    lists = {name: None if said[name] is None else tuple(said[name]) for name in ("times", "voxel_size_um")}
+    return Found(**{**said, **lists, "geometry": Planes(shape, dtype)})
 
 
 def _source_of(said: Any) -> Source:
