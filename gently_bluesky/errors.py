@@ -3,6 +3,9 @@
 Messages say what was asked, what is there, and what to do. Nothing here knows how errors come about.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class GentlyError(Exception):
     """Root of every error of this project."""
@@ -194,6 +197,14 @@ class VolumeMissingError(GentlyError, FileNotFoundError):
     """The documents name a volume that no file holds."""
 
 
+class VolumeRemovedError(VolumeMissingError):
+    """The documents name a volume that retention took away, or a person; `more` says how."""
+
+    def __init__(self, message: str, *, more: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.more = dict(more or {})
+
+
 class DamagedVolumeError(VolumeMissingError):
     """A stored volume of which a part is gone, or is not what was written."""
 
@@ -204,3 +215,65 @@ class GeometryError(GentlyError, ValueError):
 
 class UnfillableError(GentlyError, RuntimeError):
     """No handler can read an asset that others wrote."""
+
+
+class DatumNotFoundError(UnfillableError):
+    """An event names a datum that came in no document of its run."""
+
+
+# --- serving ------------------------------------------------------------------------------------------------
+
+
+class SliceError(GentlyError, ValueError):
+    """The text of a slice that is none."""
+
+
+class NotHereError(GentlyError, LookupError):
+    """A server was asked for something that it does not have; `more` says what there is."""
+
+    def __init__(self, message: str, **more: Any) -> None:
+        super().__init__(message)
+        self.more = more
+
+
+class NotYetError(GentlyError, LookupError):
+    """Frames of a volume that is still being acquired, and that have not come yet."""
+
+
+class TooLargeError(GentlyError, ValueError):
+    """More was asked for at once than a server gives; the message says the limit, and how to ask for less."""
+
+    def __init__(self, message: str, **more: Any) -> None:
+        super().__init__(message)
+        self.more = more
+
+
+class TooBusyError(GentlyError, RuntimeError):
+    """A server has too much to do at the moment."""
+
+
+# --- other machines -----------------------------------------------------------------------------------------
+
+
+class ElsewhereError(GentlyError, RuntimeError):
+    """What was asked for is a folder or a file of another machine."""
+
+
+class ServerError(GentlyError, OSError):
+    """A server of another machine that does not answer as it should."""
+
+
+class ServerGoneError(ServerError, ConnectionError):
+    """Nobody answers, or not in time; asking again did not help."""
+
+
+class ServerRefusesError(ServerError, PermissionError):
+    """It wants a token, or another one, or does not let this client in."""
+
+
+class ServerVersionError(ServerError):
+    """It is older or newer than this client, or no server of gently_bluesky."""
+
+
+class ServerAnswerError(ServerError, ValueError):
+    """Its answer was cut short, or is not understood; none of it was taken."""

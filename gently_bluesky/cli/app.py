@@ -11,9 +11,24 @@ from gently_bluesky import __version__
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 out = Console()
 
-Root = Annotated[Path, typer.Option(envvar="GENTLY_ROOT", help="The root under which the runs lie.")]
+
+def _a_folder(root: Path) -> Path:
+    if root.parts[:1] in {("http:",), ("https:",)}:
+        raise typer.BadParameter(
+            f"{root.as_posix().replace(':/', '://', 1)} is an address; this needs a folder here."
+        )
+    return root
+
+
+Root = Annotated[
+    Path, typer.Option(envvar="GENTLY_ROOT", callback=_a_folder, help="The root under which the runs lie.")
+]
+AnyRoot = Annotated[
+    str, typer.Option(envvar="GENTLY_ROOT", help="The root, or the address of its server: http://host:8000.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")]
 DEFAULT_ROOT = Path("gently-data")
+ANY_ROOT = str(DEFAULT_ROOT)
 
 
 def _tell_version(asked: bool) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from gently_bluesky.cli.app import DEFAULT_ROOT, AsJson, Root, app, out
+from gently_bluesky.cli.app import ANY_ROOT, AnyRoot, AsJson, app, out
 from gently_bluesky.cli.runs import find
 from gently_bluesky.cli.shown import print_json
 from gently_bluesky.exchange.selection import select, timepoints
@@ -60,7 +60,7 @@ def export(
     run: Annotated[
         str | None, typer.Argument(help="-1 for the newest, a scan_id, or a uid or its beginning; or say what.")
     ] = None,
-    root: Root = DEFAULT_ROOT,
+    root: AnyRoot = ANY_ROOT,
     session: Annotated[
         Several, typer.Option(help="Only of this session; repeatable, as all that say what.")
     ] = None,

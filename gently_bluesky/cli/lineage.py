@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from gently_bluesky.cli.app import DEFAULT_ROOT, AsJson, Root, app, out
+from gently_bluesky.cli.app import ANY_ROOT, AnyRoot, AsJson, app, out
 from gently_bluesky.cli.runs import find
 from gently_bluesky.cli.shown import print_json
 from gently_bluesky.errors import RunNotFoundError
@@ -25,7 +25,7 @@ OneRun = Annotated[str, typer.Argument(help="-1 for the newest, a scan_id, or a 
 @app.command(context_settings=_WITH_MINUS)
 def lineage(
     run: OneRun = "-1",
-    root: Root = DEFAULT_ROOT,
+    root: AnyRoot = ANY_ROOT,
     depth: Annotated[
         int | None, typer.Option(min=0, help="How many generations each way; all, if not given.")
     ] = None,
@@ -73,7 +73,7 @@ def _line(branch: Branch) -> Text:
 
 
 @app.command("diff", context_settings=_WITH_MINUS)
-def diff_command(run: OneRun, other: OneRun, root: Root = DEFAULT_ROOT, as_json: AsJson = False) -> None:
+def diff_command(run: OneRun, other: OneRun, root: AnyRoot = ANY_ROOT, as_json: AsJson = False) -> None:
     """Show in which settings two runs differ: what was asked, how devices were configured, what events say."""
     catalog = Catalog(root)
     found = diff_of(find(catalog, run), find(catalog, other))

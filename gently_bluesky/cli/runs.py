@@ -1,5 +1,6 @@
 """``gently-bluesky runs | show | replay``: what there is, for people and, with ``--json``, for programs."""
 
+import contextlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,14 +10,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from gently_bluesky import Catalog, FileWriter, replay
-from gently_bluesky.cli.app import DEFAULT_ROOT, AsJson, Root, app, out
-from gently_bluesky.cli.shown import counted_volumes, print_json, print_run, without_stop
+from gently_bluesky.cli.app import ANY_ROOT, AnyRoot, AsJson, app, out
+from gently_bluesky.cli.shown import counted_volumes, entries_of, print_json, print_run, without_stop
 from gently_bluesky.errors import JournalError, MissingExtraError
 from gently_bluesky.keep.aside import make_way
 from gently_bluesky.keep.holdings import tags_of
 from gently_bluesky.read.run import Run
 from gently_bluesky.read.words import clock
-from gently_bluesky.store.manifest import read_entries
 from gently_bluesky.write.space import Reserve
 
 _WITH_MINUS = {"ignore_unknown_options": True}  # -1 is a run, not an option
@@ -24,7 +24,7 @@ _WITH_MINUS = {"ignore_unknown_options": True}  # -1 is a run, not an option
 
 @app.command()
 def runs(
-    root: Root = DEFAULT_ROOT,
+    root: AnyRoot = ANY_ROOT,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
     plan: Annotated[str | None, typer.Option(help="Only of this plan.")] = None,
     session: Annotated[str | None, typer.Option(help="Only of this session.")] = None,
@@ -41,10 +41,10 @@ def runs(
     found = catalog.search(plan_name=plan, since=since, until=until, tag=tag, **wanted)
     if as_json:
         for run in found[:limit]:
-            print_json({"start": run.start, "stop": run.stop, "folder": str(run.folder), "tags": _tags(run)})
+            print_json({"start": run.start, "stop": run.stop, "folder": str(run.home), "tags": _tags(run)})
         return
     if not found:
-        text = f"No such runs among {len(catalog)} in {catalog.root}: {found.why_none}."
+        text = f"No such runs among {len(catalog)} in {catalog.where}: {found.why_none}."
         out.print(text, highlight=False, markup=False, soft_wrap=True)
         return
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
@@ -70,14 +70,18 @@ def runs(
 
 
 def _tags(run: Run) -> list[str] | None:
-    tags = tags_of(run.folder)
-    return None if tags is None else sorted(tags)
+    if isinstance(run.home, Path):
+        tags = tags_of(run.home)
+        return None if tags is None else sorted(tags)
+    with contextlib.suppress(JournalError):
+        return sorted(run.tags)
+    return None
 
 
 @app.command(context_settings=_WITH_MINUS)
 def show(
     run: Annotated[str, typer.Argument(help="-1 for the newest, a scan_id, or a uid or its beginning.")] = "-1",
-    root: Root = DEFAULT_ROOT,
+    root: AnyRoot = ANY_ROOT,
     as_json: AsJson = False,
 ) -> None:
     """Show one run: what was asked, what came, where it is."""
@@ -94,9 +98,9 @@ def show(
         for name in found
     }
     passed_over: list[JournalError] = []
-    files = [entry.line() for entry in read_entries(found.folder, pass_over=passed_over.append)]
+    files = [entry.line() for entry in entries_of(found, passed_over)]
     damage = [found.damage] if found.damage else list(map(str, passed_over))
-    shown = {"folder": str(found.folder), "start": found.start, "stop": found.stop}
+    shown = {"folder": str(found.home), "start": found.start, "stop": found.stop}
     shown["damage"] = damage[0] if damage else None
     beside = [asdict(each) | {"path": str(each.path)} for each in found.left_beside]
     print_json(shown | {"tags": _tags(found), "streams": streams, "files": files, "left_beside": beside})
@@ -105,7 +109,7 @@ def show(
 @app.command("replay", context_settings=_WITH_MINUS)
 def replay_command(
     run: Annotated[str, typer.Argument(help="-1 for the newest, a scan_id, or a uid or its beginning.")] = "-1",
-    root: Root = DEFAULT_ROOT,
+    root: AnyRoot = ANY_ROOT,
     into: Annotated[Path | None, typer.Option(help="Another root; the run is stored there again.")] = None,
     fill: Annotated[
         bool, typer.Option(help="With --into: store the pixels again, not only the documents.")

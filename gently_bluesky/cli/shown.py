@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,16 @@ def print_json(value: Any) -> None:
 
 def without_stop(run: Run) -> str:
     """Say of a run without a stop document what that means."""
-    return "running" if is_locked(run.folder) else "interrupted (gently-bluesky recover closes it)"
+    if not isinstance(run.home, Path):
+        return "open (running, or interrupted)"
+    return "running" if is_locked(run.home) else "interrupted (gently-bluesky recover closes it)"
+
+
+def entries_of(run: Run, damage: list[JournalError]) -> list[ManifestEntry]:
+    """Give what the manifest says; lines that are damaged come to `damage`, those of this machine."""
+    if isinstance(run.home, Path):
+        return read_entries(run.home, pass_over=damage.append)
+    return run.manifest
 
 
 def print_run(run: Run) -> None:
@@ -51,9 +61,9 @@ def print_run(run: Run) -> None:
     ):
         facts.add_row(f"[bold]{name}[/bold]", escape(value))
     out.print(facts, highlight=False)
-    out.print(f"[bold]folder[/bold]    {escape(str(run.folder))}", highlight=False, soft_wrap=True)
+    out.print(f"[bold]folder[/bold]    {escape(str(run.home))}", highlight=False, soft_wrap=True)
     damage: list[JournalError] = []
-    stored = [entry for entry in read_entries(run.folder, pass_over=damage.append) if entry.index is not None]
+    stored = [entry for entry in entries_of(run, damage) if entry.index is not None]
     for each in damage:
         out.print(f"[bold]damaged[/bold]   {escape(str(each))}", highlight=False, soft_wrap=True)
     _print_removed([how for entry in stored if (how := Removed.of(entry))])
@@ -94,7 +104,7 @@ def _print_beside(run: Run) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
     for each in beside[:_NAMED]:
         came = "?" if each.frames is None else each.frames
-        path = f"  {each.path.relative_to(run.folder).as_posix()}"
+        path = f"  {each.path.relative_to(run.home).as_posix()}"
         line = (path, f"volume {each.index}", f"{came} of {counted(each.planes, 'frame')}", each.reason)
         table.add_row(*map(escape, line))
     out.print(table, highlight=False)

@@ -10,7 +10,7 @@ from pathlib import Path
 from gently_bluesky.exchange.export_names import unlike
 from gently_bluesky.exchange.export_target import Progress, staged
 from gently_bluesky.exchange.selection import Selection
-from gently_bluesky.store.layout import JOURNAL, run_folder_name
+from gently_bluesky.store.layout import run_folder_name
 from gently_bluesky.store.strict_json import encode, plain
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def json_lines(selection: Selection, into: Path | str, *, progress: Progress | N
     if parts := sorted(selection.asked.keys() - {"session"}):
         log.warning("documents are those of whole runs, not only what was asked for by %s", ", ".join(parts))
     names = [f"{name}.jsonl" for name in unlike([run_folder_name(run.start) for run in runs])]
-    nbytes = sum((run.folder / JOURNAL).stat().st_size for run in runs)
+    nbytes = sum(run.journal_bytes for run in runs)
     with staged(into, names, nbytes, room=nbytes, progress=progress) as staging:
         for run, name in zip(runs, names, strict=True):
             with (staging.folder / name).open("wb") as file:

@@ -19,7 +19,7 @@ from gently_bluesky.errors import GentlyError, UnfillableError
 from gently_bluesky.exchange.export_names import names_of, unlike
 from gently_bluesky.exchange.export_target import Progress, Staging, staged
 from gently_bluesky.exchange.selection import Selected, Selection
-from gently_bluesky.store.layout import JOURNAL, run_folder_name, slug
+from gently_bluesky.store.layout import run_folder_name, slug
 from gently_bluesky.store.manifest import foreign_asset
 from gently_bluesky.store.streams import Doc
 from gently_bluesky.store.strict_json import encode, plain
@@ -83,7 +83,7 @@ def csv_events(selection: Selection, into: Path | str, *, progress: Progress | N
     """
     tables = _tables(selection)
     names = [f"{table.name}{ending}.csv" for table in tables for ending in ("", ".columns")]
-    room = 2 * sum((run.folder / JOURNAL).stat().st_size for run in selection.runs)
+    room = 2 * sum(run.journal_bytes for run in selection.runs)
     with staged(into, names, len(selection.events), room=room, progress=progress) as staging:
         for table in tables:
             fixed = ([column, "", "", "", "", what] for column, what in _FIXED.items())

@@ -22,9 +22,11 @@ from numpy.typing import NDArray
 from gently_bluesky.errors import (
     BadVolumeError,
     DamagedVolumeError,
+    DatumNotFoundError,
     JournalError,
     UnfillableError,
     VolumeMissingError,
+    VolumeRemovedError,
 )
 from gently_bluesky.read.foreign import READERS, ForeignPixels, read_foreign
 from gently_bluesky.read.maximum import maximum
@@ -39,12 +41,13 @@ from gently_bluesky.store.removed import Removed, as_before
 from gently_bluesky.store.streams import Doc, Row, RunTable, VolumeRef
 
 if TYPE_CHECKING:
+    from gently_bluesky.read.remote.pixels import RemotePixels
     from gently_bluesky.store.zarr_pixels import ZarrPixels
 
 HandlerRegistry = Mapping[str, Callable[..., Callable[..., Any]]]
 """As event_model has it: spec (or mimetype) -> class, made with a path and keywords, called with keywords."""
 
-Pixels = Union[NDArray[Any], "ZarrPixels", TiffPixels]
+Pixels = Union[NDArray[Any], "ZarrPixels", TiffPixels, "RemotePixels"]
 """A volume: an array, or what gives one when it is indexed."""
 
 _KEPT_MAPS = 16
@@ -102,6 +105,10 @@ class AssetReader:
                 f"{self._forms.damage} Bring the manifest back from a copy; other volumes can be read."
             )
         return self._forms.volumes.get(ref, [])
+
+    def data_key(self, resource: str) -> Doc:
+        """Give what the descriptor says of the data key of a stream resource; KeyError if no document names it."""
+        return self._table.data_key_of(resource)
 
     def stored(self, refs: Sequence[VolumeRef]) -> set[VolumeRef]:
         """Give those of which a stored form is whole at its place; assets of others are taken for granted."""
@@ -262,7 +269,7 @@ class AssetReader:
         how = Removed.of(entry)
         if how is not None and not path.exists():  # where it is there all the same, it is on its way
             back = "" if how.deleted else f" (to have it back: gently-bluesky restore {self._uid[:8]})"
-            raise VolumeMissingError(f"{what} was {how}{back}.")
+            raise VolumeRemovedError(f"{what} was {how}{back}.", more={"removed": how.said()})
         entry = as_before(entry)
         if entry.state == "aborted" and not partial:
             raise BadVolumeError(f"{what} was given up: {entry.details.get('reason')}. Its frames are in {path}.")
@@ -340,7 +347,7 @@ class AssetReader:
         """Give a datum, the class of its handler, and with what that is made: a path and keywords."""
         datum = self._table.datums.get(datum_id)
         if datum is None:
-            raise UnfillableError(f"Run {self._uid} has no datum {datum_id!r}.")
+            raise DatumNotFoundError(f"Run {self._uid} has no datum {datum_id!r}.")
         uid = datum["resource"]
         resource = self._table.resources.get(uid)
         if resource is None:

@@ -6,7 +6,7 @@ changes nothing.
 
 import datetime
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -25,7 +25,7 @@ from gently_bluesky.read.volumes import Volume, Volumes, fits, no_volumes
 from gently_bluesky.read.words import counted, listed
 from gently_bluesky.store.index import IndexEntry, RootIndex, VolumeRow
 from gently_bluesky.store.layout import open_root
-from gently_bluesky.store.streams import RunTable, VolumeRef
+from gently_bluesky.store.streams import Doc, RunTable, VolumeRef
 from gently_bluesky.store.strict_json import plain
 from gently_bluesky.store.tags import read_tags
 
@@ -57,23 +57,49 @@ class Catalog:
     Parameters
     ----------
     root
-        A folder that a FileWriter made.
+        A folder that a FileWriter made; or the address of a server that has one, ``http://host:8000``.
     handlers
         For assets that others wrote: spec or mimetype -> handler class, as event_model has it.
+    token
+        For a server; the environment's GENTLY_TOKEN, if not given.
 
     Raises
     ------
     RootError
         The folder is no root, or was made by a newer version.
+    ServerError
+        There is no server, it refuses, or it is older or newer.
     """
 
-    def __init__(self, root: Path | str, *, handlers: HandlerRegistry | None = None) -> None:
-        self.root, self._uri = open_root(Path(root))
+    def __new__(cls, root: Path | str, **_: Any) -> "Catalog":
+        """Give one of a folder, or of a server."""
+        if cls is Catalog and isinstance(root, str) and root.startswith(("http://", "https://")):
+            from gently_bluesky.read.remote.catalog import RemoteCatalog  # noqa: PLC0415 - it knows this module
+
+            return super().__new__(RemoteCatalog)
+        return super().__new__(cls)
+
+    def __init__(
+        self, root: Path | str, *, handlers: HandlerRegistry | None = None, token: str | None = None
+    ) -> None:
+        if token is not None:
+            raise TypeError(f"A token is shown to a server, http://host:8000, and {root} is a folder.")
+        self._root, self._uri = open_root(Path(root))
         self._handlers = dict(handlers or {})
-        self._index = RootIndex(self.root)
+        self._index = RootIndex(self._root)
+
+    @property
+    def root(self) -> Path:
+        """Its folder; ElsewhereError if that is on another machine."""
+        return self._root
+
+    @property
+    def where(self) -> str:
+        """Where it is, as messages say it: the folder, or the server's address."""
+        return str(self.root)
 
     def __repr__(self) -> str:
-        return f"<Catalog {self.root}: {counted(len(self), 'run')}>"
+        return f"<Catalog {self.where}: {counted(len(self), 'run')}>"
 
     def __len__(self) -> int:
         return len(self._index.entries())
@@ -102,13 +128,9 @@ class Catalog:
         AmbiguousRunError
             Several uids begin like that; the message lists them.
         """
-        if type(key) not in {int, str} and not isinstance(key, str | np.integer):
-            raise TypeError(f"A run is asked for by -1, a scan_id, or a uid or its beginning, not by {key!r}.")
-        entries = self._index.entries()
+        key, entries = asked_key(key), self._index.entries()
         if isinstance(key, str):
-            if not re.fullmatch(r"-[1-9]\d*", key):
-                return self._by_uid(entries, key)
-            key = int(key)
+            return self._by_uid(entries, key)
         if key < 0:
             if -key > len(entries):
                 raise RunNotFoundError(f"Runs in {self.root}: {len(entries)}. There is no run {key}.")
@@ -163,11 +185,12 @@ class Catalog:
             raise
         except RunNotFoundError:
             uid = str(run)
-            if not self._lineage(uid, 1, up=False).edges:
+            if not self.trace(uid, 1, up=False).edges:
                 raise
-        return self._lineage(uid, depth, up=up, down=down)
+        return self.trace(uid, depth, up=up, down=down)
 
-    def _lineage(self, uid: str, depth: int | None, *, up: bool = True, down: bool = True) -> Lineage:
+    def trace(self, uid: str, depth: int | None = None, *, up: bool = True, down: bool = True) -> Lineage:
+        """Give the lineage of a uid, whether there is such a run or not; see `lineage`."""
         entries = {entry.start["uid"]: entry for entry in self._index.entries()}
         starts = {uid: entry.start for uid, entry in entries.items()}
         statuses = {uid: entry.stop.get("exit_status") for uid, entry in entries.items() if entry.stop}
@@ -175,14 +198,19 @@ class Catalog:
 
     def relatives(self, uid: str, *, up: bool) -> tuple[Relative, ...]:
         """Give the parents of a run (`up`), or its children, and what of which; see `Run.parents`."""
-        entries = {entry.start["uid"]: entry for entry in self._index.entries()}
-        edges = self._lineage(uid, 1, up=up, down=not up).edges
+        edges = self.trace(uid, 1, up=up, down=not up).edges
         mine = [
             (edge, edge.parent if up else edge.child)
             for edge in edges
             if uid == (edge.child if up else edge.parent)
         ]
-        return tuple(Relative(o, edge, self._run(entries[o]) if o in entries else None) for edge, o in mine)
+        known = self.known({other for _, other in mine})
+        return tuple(Relative(other, edge, known.get(other)) for edge, other in mine)
+
+    def known(self, uids: Collection[str]) -> dict[str, Run]:
+        """Give those of some runs that there are."""
+        entries = (entry for entry in self._index.entries() if entry.start["uid"] in uids)
+        return {entry.start["uid"]: self._run(entry) for entry in entries}
 
     # --- questions ------------------------------------------------------------------------------------------
 
@@ -213,17 +241,31 @@ class Catalog:
             What the start document must say, e.g. ``session="2026-11-23"``, ``roi=(1, 2)``; for ``embryo``, events
             may say it as well. Compared as documents hold it: a tuple is a list, a number of numpy's a number.
         """
+        asked = {"plan_name": plan_name, "tag": tag}
+        what = start_metadata | {key: value for key, value in asked.items() if value is not None}
+        found = self._searched(since, until, limit, what)
+        return Runs(map(self._run, found), why_none=found.why_none, available=found.available)
+
+    def starts(
+        self, *, since: When | None = None, until: When | None = None, limit: int | None = None, **what: Any
+    ) -> Answer[Doc]:
+        """Give the start documents of the runs that `search` gives, and open no journal for it."""
+        found = self._searched(since, until, limit, what)
+        return Answer((entry.start for entry in found), why_none=found.why_none, available=found.available)
+
+    def _searched(
+        self, since: When | None, until: When | None, limit: int | None, asked: Mapping[str, Any]
+    ) -> Answer[IndexEntry]:
         if limit is not None and limit < 0:
             raise ValueError(f"limit is {limit}; it must be 0 or more, or None for all.")
-        what: dict[str, Any] = plain(start_metadata, "the question")
-        what |= {key: value for key, value in {"plan_name": plan_name, "tag": tag}.items() if value is not None}
-        found = (entry for entry in reversed(self._between(since, until)) if self._fits(entry, what))
-        runs = Runs(self._run(entry) for entry in islice(found, limit))
-        return runs if runs or limit == 0 else self._no_runs(self._between(since, until), what)
+        what: dict[str, Any] = plain(dict(asked), "the question")
+        fitting = (entry for entry in reversed(self._between(since, until)) if self._fits(entry, what))
+        found = Answer(islice(fitting, limit))
+        return found if found or limit == 0 else self._none_found(self._between(since, until), what)
 
     def _between(self, since: When | None, until: When | None) -> list[IndexEntry]:
-        low = float("-inf") if since is None else _seconds(since)
-        high = float("inf") if until is None else _seconds(until, end=True)
+        low = float("-inf") if since is None else seconds(since)
+        high = float("inf") if until is None else seconds(until, end=True)
         return [entry for entry in self._index.entries() if low <= entry.start["time"] <= high]
 
     def _fits(self, entry: IndexEntry, what: Mapping[str, Any]) -> bool:
@@ -236,16 +278,16 @@ class Catalog:
         said = [plain(entry.start[key])] if key in entry.start else []
         return said if key != "embryo" else said + [row.embryo for row in self._index.whole(entry).volumes]
 
-    def _no_runs(self, there: Sequence[IndexEntry], what: Mapping[str, Any]) -> Runs:
+    def _none_found(self, there: Sequence[IndexEntry], what: Mapping[str, Any]) -> Answer[IndexEntry]:
         if not there:
-            return Runs(
+            return Answer(
                 why_none="there are none yet" if not self else "none started in the time that was asked for"
             )
         known = {key for entry in there for key in entry.start} | {"embryo", "tag"}
         if unknown := sorted(what.keys() - known):
-            return Runs(why_none=f"no start document says {unknown[0]!r}; they say {listed(sorted(known))}")
+            return Answer(why_none=f"no start document says {unknown[0]!r}; they say {listed(sorted(known))}")
         why, available = why_none(there, what, self._said)
-        return Runs(why_none=why, available=available)
+        return Answer(why_none=why, available=available)
 
     def volumes(
         self,
@@ -285,7 +327,7 @@ class Catalog:
         what = plain(what, "the question")
         session = {"session": what["session"]} if "session" in what else {}
         found = [
-            Volume(uid, row, self)
+            Volume(uid, row, self.__getitem__)
             for uid, row in self._rows(since, until, session, derived)
             if (row.good or include_bad) and fits(row, what)
         ]
@@ -348,12 +390,25 @@ class Catalog:
         return max((scan_id for scan_id in known if isinstance(scan_id, int)), default=0) + 1
 
 
-def _seconds(when: When, *, end: bool = False) -> float:
+def asked_key(key: int | str) -> int | str:
+    """Give what a run is asked for by, -1 as text for a number; TypeError if nothing can be asked by it."""
+    if type(key) not in {int, str} and not isinstance(key, str | np.integer):
+        raise TypeError(f"A run is asked for by -1, a scan_id, or a uid or its beginning, not by {key!r}.")
+    if isinstance(key, str):
+        return int(key) if re.fullmatch(r"-[1-9]\d*", key) else key
+    return int(key)
+
+
+def seconds(when: When, *, end: bool = False) -> float:
+    """Give a moment in seconds since the epoch; of a date alone, with `end`, its last one. ValueError."""
     if isinstance(when, str):
         whole_day = end and re.fullmatch(r"\d{4}-\d\d-\d\d", when)
         try:
             when = datetime.datetime.fromisoformat(when)
             when += datetime.timedelta(days=1, microseconds=-1) if whole_day else datetime.timedelta()
-        except ValueError:
+        except (ValueError, OverflowError):
             raise ValueError(f"{when!r} is no time; write it like 2026-11-23 or 2026-11-23T18:30.") from None
-    return when.timestamp() if isinstance(when, datetime.datetime) else float(when)
+    try:
+        return when.timestamp() if isinstance(when, datetime.datetime) else float(when)
+    except OverflowError:
+        raise ValueError(f"{when!r:.40} is no time: it is too far away.") from None

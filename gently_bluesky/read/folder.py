@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gently_bluesky.read.assets import AssetReader, HandlerRegistry
-from gently_bluesky.store.journal import Pair, line_number, read_documents
+from gently_bluesky.store.journal import Pair, begins_line, line_number, read_documents
 from gently_bluesky.store.layout import JOURNAL, file_uri
 from gently_bluesky.store.manifest import ManifestEntry, read_entries
 from gently_bluesky.store.streams import Doc, RunTable
@@ -48,6 +48,10 @@ class FolderOrigin:
     def is_there(self) -> bool:
         """Whether there is the folder."""
         return self.folder.is_dir()
+
+    def begins_document(self, offset: int) -> bool:
+        """Whether a line of the journal begins there."""
+        return begins_line(self.folder / JOURNAL, offset)
 
     def documents(self, start: int = 0, *, rebase: bool = True) -> Iterator[tuple[int, Pair]]:
         """Read the journal from a byte on."""

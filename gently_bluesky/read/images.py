@@ -17,6 +17,7 @@ from gently_bluesky.errors import BadVolumeError, FrameMissingError, GeometryErr
 from gently_bluesky.read.assets import Pixels, Source, in_memory
 from gently_bluesky.read.origin import Axis, VolumeReader
 from gently_bluesky.read.words import counted, listed
+from gently_bluesky.store.manifest import ManifestEntry
 from gently_bluesky.store.streams import Doc, Row, is_good
 
 if TYPE_CHECKING:
@@ -117,6 +118,11 @@ class ImageSeries:
         """Which of the `levels` it is; 0: the volumes as they were taken."""
         return self._level
 
+    @property
+    def factors(self) -> tuple[int, ...]:
+        """How many voxels of the whole volume one of this level spans, along the axes of a volume."""
+        return self._by(len(self._one_geometry()[0]))
+
     def _at_level(self, level: int, factors: tuple[int, ...]) -> "ImageSeries":
         series = copy.copy(self)
         series._level, series._factors, series._geometry = level, factors, None
@@ -205,6 +211,15 @@ class ImageSeries:
         """Spacing along (z, y, x) of one volume in micrometer; None if the documents do not say."""
         spacing = spacing_um(self._data_key, self._rows[self._position(event)].data)
         return spacing and tuple(map(operator.mul, spacing, self._by(len(spacing))))
+
+    def row(self, event: int) -> Row:
+        """Give the row of an event: its seq_num, time and data, and where its volumes are; IndexError."""
+        return self._rows[self._position(event)]
+
+    def entry(self, event: int) -> ManifestEntry | None:
+        """Give what the manifest says of a volume, in its best form; None for one that is in no file of ours."""
+        ref = self.row(event).volumes.get(self._key)
+        return None if ref is None else self._reader.entry(ref)
 
     @property
     def stored(self) -> NDArray[np.bool_]:
@@ -333,6 +348,10 @@ class ImageSeries:
             out[place] = part
         return out
 
+    def part(self, event: int, inner: tuple[int | slice, ...] = ()) -> NDArray[Any]:
+        """Give a part of one volume as ``images[event, *inner]`` does, not copied where its file is mapped."""
+        return self._part(self._position(event), inner or (Ellipsis,))
+
     def _part(self, position: int, inner: tuple[Any, ...]) -> NDArray[Any]:
         def part(volume: Pixels) -> NDArray[Any]:
             try:
@@ -342,7 +361,8 @@ class ImageSeries:
             except IndexError as error:
                 raise IndexError(f"{self._name}, event {position}, is {volume.shape}: {error}") from None
 
-        return self._read(position, part, include_bad=self._include_bad, across=self._is_across(inner))
+        across = is_across(inner) and len(inner) == len(self._data_key.get("shape") or ())
+        return self._read(position, part, include_bad=self._include_bad, across=across)
 
     def _read(
         self,
@@ -358,16 +378,6 @@ class ImageSeries:
         except VolumeMissingError:  # a store that was there went meanwhile, or a part of it did
             self._reader.look_again()
         return take(self._volume(position, include_bad=include_bad, across=across))
-
-    def _is_across(self, inner: tuple[Any, ...]) -> bool:
-        """Whether a few columns of whole planes are asked for: of every page of a mapped file, a few bytes."""
-        *others, last = inner or (Ellipsis,)
-        if isinstance(last, slice):
-            given = last.start is not None and last.stop is not None and last.start * last.stop >= 0
-            few = given and last.stop - last.start <= _COLUMNS
-        else:
-            few = last is not Ellipsis
-        return few and all(isinstance(part, slice) for part in others) and 2 <= len(others) == self.ndim - 2
 
     def check(self, event: int, *, include_bad: bool = False) -> None:
         """Raise what reading a volume would, as far as no pixel must be read for that."""
@@ -517,3 +527,14 @@ def spacing_um(data_key: Doc, data: Mapping[str, Any]) -> tuple[float, ...] | No
     sizes = [data.get(part) if isinstance(part, str) else part for part in data_key.get("voxel_size_um") or ()]
     known = tuple(float(size) for size in sizes if size is not None)
     return known if known and len(known) == len(sizes) else None
+
+
+def is_across(inner: Sequence[Any]) -> bool:
+    """Whether a few columns of planes and rows are asked for: of every page of a mapped file, a few bytes."""
+    *others, last = inner or (Ellipsis,)
+    if isinstance(last, slice):
+        given = last.start is not None and last.stop is not None and last.start * last.stop >= 0
+        few = given and last.stop - last.start <= _COLUMNS
+    else:
+        few = last is not Ellipsis
+    return few and len(others) >= 2 and all(isinstance(part, slice) for part in others)

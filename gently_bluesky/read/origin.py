@@ -39,6 +39,9 @@ class RunOrigin(Protocol):
     def is_there(self) -> bool:
         """Whether there is such a run, whatever state its journal is in."""
 
+    def begins_document(self, offset: int) -> bool:
+        """Whether a document may begin at an offset."""
+
     def documents(self, start: int = 0, *, rebase: bool = True) -> Iterator[tuple[int, Pair]]:
         """Give the documents from an offset on, as they are there now, each with the offset after it.
 
@@ -78,6 +81,9 @@ class VolumeReader(Protocol):
 
     def entry(self, ref: VolumeRef) -> ManifestEntry | None:
         """Give the manifest's entry of a volume of ours, in its best form; None for a foreign one."""
+
+    def data_key(self, resource: str) -> Doc:
+        """Give what the descriptor says of the data key of a stream resource; KeyError if no document names it."""
 
     def stored(self, refs: Sequence[VolumeRef]) -> set[VolumeRef]:
         """Give those of which a stored form is at its place now."""

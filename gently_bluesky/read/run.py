@@ -85,7 +85,8 @@ class Run:
         return table
 
     @property
-    def _reader(self) -> VolumeReader:
+    def assets(self) -> VolumeReader:
+        """What reads volumes by their stream resource and their index in it, as documents name them."""
         if self._assets is None:
             self._assets = self._origin.reader(self._table)
         return self._assets
@@ -238,9 +239,39 @@ class Run:
         """
         table = self._table
         if fill:
-            yield from filled(self._journalled(), table, self._reader)
+            yield from filled(self._pairs(), table, self.assets)
             return
-        yield from self._journalled(rebase=rebase)
+        yield from self._pairs(rebase=rebase)
+
+    def _pairs(self, *, rebase: bool = True) -> Iterator[Pair]:
+        return (pair for _, pair in self.journalled(rebase=rebase))
+
+    def journalled(self, start: int = 0, *, rebase: bool = True) -> Iterator[tuple[int, Pair]]:
+        """Give the documents from a byte of the journal on, each with the byte at which the next one begins.
+
+        Parameters
+        ----------
+        start
+            0, or a byte that this gave: so a reader goes on where it was.
+        rebase
+            As `documents` has it.
+
+        Raises
+        ------
+        JournalError
+            The journal is damaged.
+        ValueError
+            No document begins at this byte.
+        """
+        self._table  # noqa: B018 - raises, if the journal is damaged
+        if start == self._offset:
+            return
+        if start > self._offset or not self._origin.begins_document(start):
+            raise ValueError(f"No document of run {self.uid} begins at byte {start} of its journal.")
+        for offset, pair in self._origin.documents(start, rebase=rebase):
+            yield offset, pair
+            if offset >= self._offset:
+                return
 
     def check_fillable(self) -> int:
         """Hold that every array of the run can be had, and no part of it passes for the whole.
@@ -257,13 +288,7 @@ class Run:
         VolumeMissingError, BadVolumeError
             A volume was removed, is gone or was cut short; or was given up, and its event does not say so.
         """
-        return check_fillable(self._table, self._reader)
-
-    def _journalled(self, *, rebase: bool = True) -> Iterator[Pair]:
-        for offset, pair in self._origin.documents(rebase=rebase) if self._offset else ():
-            yield pair
-            if offset >= self._offset:  # the end of the snapshot, or of what is good
-                return
+        return check_fillable(self._table, self.assets)
 
     @property
     def left_beside(self) -> tuple[LeftBeside, ...]:
@@ -272,6 +297,12 @@ class Run:
         Interrupted volumes, once `recover` has closed the run, and whole ones that were never read into an event.
         """
         return tuple(left_beside(self.manifest, self.home, self._table))
+
+    @property
+    def journal_bytes(self) -> int:
+        """How much of the journal was read: all that there was, but for damage."""
+        self._good_part()
+        return self._offset
 
     @property
     def manifest(self) -> list[ManifestEntry]:
@@ -286,7 +317,7 @@ class Run:
             raise StreamNotFoundError(
                 f"Run {self.uid} has no stream {name!r}; it has {list(self._table.streams)}."
             )
-        return Stream(self.uid, table, self._reader)
+        return Stream(self.uid, table, self.assets)
 
     def to_xarray(self, stream: str = "primary", *, include_bad: bool = False) -> "xarray.Dataset":
         """Give a stream as a Dataset in micrometers and seconds, its images lazy dask arrays.

@@ -3,9 +3,9 @@
 An answer that is empty says why: which part of the question nothing fits, and what there is instead.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -15,9 +15,6 @@ from gently_bluesky.read.run import Run
 from gently_bluesky.read.stream import Stream
 from gently_bluesky.read.words import counted
 from gently_bluesky.store.index import VolumeRow
-
-if TYPE_CHECKING:
-    from gently_bluesky.read.catalog import Catalog
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +33,7 @@ class Volume:
 
     run_uid: str
     row: VolumeRow
-    _catalog: "Catalog"
+    _run: Callable[[str], Run]
 
     def __repr__(self) -> str:
         said = {name: getattr(self.row, name) for name in ("session", "embryo", "timepoint", "view", "channel")}
@@ -54,7 +51,7 @@ class Volume:
     @property
     def run(self) -> Run:
         """The run."""
-        return self._catalog[self.run_uid]
+        return self._run(self.run_uid)
 
     @property
     def images(self) -> ImageSeries:

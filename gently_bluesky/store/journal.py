@@ -121,6 +121,15 @@ def line_number(path: Path, offset: int) -> int:
         return file.read(offset).count(b"\n") + 1
 
 
+def begins_line(path: Path, offset: int) -> bool:
+    """Whether a line begins at a byte, or may: the first one, and any after a newline."""
+    if offset <= 0:
+        return offset == 0
+    with path.open("rb") as file:
+        file.seek(offset - 1)
+        return file.read(1) == b"\n"
+
+
 def read_start(folder: Path) -> dict[str, Any] | None:
     """Give the start document of a run folder; None if it holds none yet."""
     try:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -65,6 +65,13 @@ class ManifestEntry:
             for key, value in asdict(self).items()
             if key == "resource" or value not in (None, "", (), {})
         }
+
+    @classmethod
+    def from_line(cls, line: Mapping[str, Any]) -> Self:
+        """Give back what `line` gave; TypeError or AttributeError for anything else."""
+        entry = cls(**{**line, "shape": tuple(line.get("shape", ()))})
+        _check_types(entry)
+        return entry
 
 
 def foreign_asset(doc: Mapping[str, Any]) -> ManifestEntry:
@@ -135,8 +142,7 @@ def read_entries(
         return []
     for offset, line in read_lines(path, pass_over=pass_over):
         try:
-            entry = ManifestEntry(**{**line, "shape": tuple(line.get("shape", ()))})
-            _check_types(entry)
+            entry = ManifestEntry.from_line(line)
         except (TypeError, AttributeError) as error:
             raise JournalError(f"{path}: the line that ends at byte {offset} is no entry ({error})") from error
         if not (entry.state == "foreign" or is_inside(entry.path)):

@@ -59,6 +59,11 @@ class Removed:
         ours = parts[:1] == (TRASH,) and len(parts) > 3 and is_inside(self.trash)  # trash, day, run, path
         return root.joinpath(*parts) if ours else None
 
+    def said(self) -> dict[str, Any]:
+        """Give what others may know of it, as JSON has it: not where it is."""
+        said = {"rule": self.rule, "by": self.by, "time": self.time, "until": self.until, "deleted": self.deleted}
+        return {key: value for key, value in said.items() if value is not None}
+
     def __str__(self) -> str:
         text = f"removed on {day(self.time)} by rule {self.rule!r}, applied by {self.by}"
         if self.deleted is not None:

@@ -183,6 +183,7 @@ class RunTable:
         self.resources: dict[str, Doc] = {}
         self.datums: dict[str, Doc] = {}
         self._keys = keys
+        self._resource_streams: dict[str, StreamTable] = {}
         self._descriptors: dict[str, tuple[StreamTable, Doc, list[str]]] = {}
         self._count = 0
 
@@ -211,6 +212,12 @@ class RunTable:
         """Give what a descriptor that came says of its data keys."""
         keys: Mapping[str, Doc] = self._descriptors[descriptor][1]["data_keys"]
         return keys
+
+    def data_key_of(self, resource: str) -> Doc:
+        """Give what descriptors say of the data key of a stream resource; KeyError if no document names it."""
+        key = self.stream_resources[resource]["data_key"]
+        stream = self._resource_streams.get(resource)
+        return {} if stream is None else stream.data_keys.get(key, {})
 
     def inline(self, row: Row, key: str) -> NDArray[Any]:
         """Give an array that stayed in its event, of the dtype that the event's descriptor says."""
@@ -263,6 +270,7 @@ class RunTable:
         seq_nums = range(doc["seq_nums"]["start"], doc["seq_nums"]["stop"])
         datum = _Datum(self._count, doc["descriptor"], seq_nums, resource["uid"], doc["indices"]["start"])
         stream.add_datum(resource["data_key"], datum)
+        self._resource_streams[resource["uid"]] = stream
 
     def _take_resource(self, doc: Doc) -> None:
         self.resources[doc["uid"]] = doc

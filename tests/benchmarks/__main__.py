@@ -20,7 +20,19 @@ from typing import Protocol
 
 from rich.console import Console
 
-from tests.benchmarks import conversion, cuts, engine, frames, journal, keep, memory, ome_zarr, planes, suitcase
+from tests.benchmarks import (
+    conversion,
+    cuts,
+    engine,
+    frames,
+    journal,
+    keep,
+    memory,
+    ome_zarr,
+    planes,
+    serve,
+    suitcase,
+)
 from tests.benchmarks.pairs import Row
 from tests.benchmarks.table import Noise, as_json, show, surroundings
 
@@ -41,6 +53,7 @@ THEMES: Mapping[str, Theme] = {
     "journal": journal.measure,
     "keep": keep.measure,
     "ome_zarr": ome_zarr.measure,
+    "serve": serve.measure,
     "cuts": cuts.measure,
     "conversion": conversion.measure,
 }

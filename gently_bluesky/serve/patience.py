@@ -1,0 +1,62 @@
+"""How long a server waits for a client that sends no request, or that reads none of its answer: then it hangs up.
+
+ASGI knows no such thing, so it is done where the connections are: in uvicorn's protocol.
+"""
+
+import asyncio
+from typing import Any
+
+REQUEST_S = 20.0
+"""From the connection to the first whole request."""
+READ_S = 30.0
+"""Without a byte of an answer being taken."""
+
+
+def patient(request_s: float = REQUEST_S, read_s: float = READ_S) -> type[asyncio.Protocol]:
+    """Give uvicorn's HTTP protocol, with so much patience, for ``uvicorn.Config(http=...)``."""
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol  # noqa: PLC0415 - an extra
+
+    kind: Any = AutoHTTPProtocol
+
+    class Patient(kind):  # type: ignore[misc]
+        """Hangs up on clients that stand still."""
+
+        _timer: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._timer = self.loop.call_later(request_s, self._hang_up_idle)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop_timer()
+            super().connection_lost(exc)
+
+        def _hang_up_idle(self) -> None:
+            if self.cycle is None:
+                self.transport.abort()
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._stop_timer()
+            self._watch(self.transport.get_write_buffer_size())
+
+        def resume_writing(self) -> None:
+            self._stop_timer()
+            super().resume_writing()
+
+        def _watch(self, before: int) -> None:
+            self._timer = self.loop.call_later(read_s, self._look, before)
+
+        def _look(self, before: int) -> None:
+            now = self.transport.get_write_buffer_size()
+            if now >= before:
+                self.transport.abort()
+            else:
+                self._watch(now)
+
+        def _stop_timer(self) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+    return Patient
