@@ -34,6 +34,7 @@ class Viewer:
         self.url = url
         self.errors: list[str] = []
         self.elsewhere: list[str] = []
+        page.set_default_timeout(2e3 * DEADLINE_S)  # a machine that others use as well takes its time
         page.on("console", lambda message: self._console(message.type, message.text))
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("request", lambda request: self._asked(request.url))

@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import logging
 import os
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -244,8 +245,8 @@ class PictureMaker:
     # --- pictures -------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        with contextlib.suppress(AttributeError, OSError):  # what acquires goes first; Windows has no such call
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        if sys.platform == "linux":  # elsewhere it would be the whole process, or there is no such call
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)  # what acquires goes first
         while True:
             with self._condition:
                 growing = self._wants and not all(watched.has_grown for watched in self._watched.values())
