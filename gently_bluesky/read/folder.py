@@ -56,19 +56,10 @@ class FolderOrigin:
     def documents(self, start: int = 0, *, rebase: bool = True) -> Iterator[tuple[int, Pair]]:
         """Read the journal from a byte on."""
         for offset, (name, doc) in read_documents(self.folder, start):
-            yield offset, (name, self._rebased(name, doc) if rebase else doc)
-
-    def _rebased(self, name: str, doc: Doc) -> Doc:
-        if name != "stream_resource" or not str(doc.get("uri", "")).startswith("file:"):
-            return doc
-        # in the run's own folder, however often the root has moved; or beside it, under the root as it was made
-        home = f"/{self.folder.relative_to(self._root).as_posix()}/"
-        old, new = self._recorded_uri.rstrip("/"), file_uri(self._root).rstrip("/")
-        if home in doc["uri"] and (self.folder / (here := doc["uri"].rpartition(home)[2])).exists():
-            return {**doc, "uri": new + home + here}
-        if old and doc["uri"].startswith(f"{old}/"):
-            return {**doc, "uri": new + doc["uri"][len(old) :]}
-        return doc
+            yield (
+                offset,
+                (name, rebased(name, doc, self._root, self.folder, self._recorded_uri) if rebase else doc),
+            )
 
     def damage(self, what: str, offset: int) -> str:
         """Name line and byte of the journal."""
@@ -103,3 +94,17 @@ class FolderOrigin:
         from gently_bluesky.read.catalog import Catalog  # noqa: PLC0415 - it knows this module
 
         return self._catalog or Catalog(self._root, handlers=self._handlers)
+
+
+def rebased(name: str, doc: Doc, root: Path, folder: Path, recorded_uri: str) -> Doc:
+    """Give a document of a run as it reads where its root is now; `recorded_uri` is where that was when made."""
+    if name != "stream_resource" or not str(doc.get("uri", "")).startswith("file:"):
+        return doc
+    # in the run's own folder, however often the root has moved; or beside it, under the root as it was made
+    home = f"/{folder.relative_to(root).as_posix()}/"
+    old, new = recorded_uri.rstrip("/"), file_uri(root).rstrip("/")
+    if home in doc["uri"] and (folder / (here := doc["uri"].rpartition(home)[2])).exists():
+        return {**doc, "uri": new + home + here}
+    if old and doc["uri"].startswith(f"{old}/"):
+        return {**doc, "uri": new + doc["uri"][len(old) :]}
+    return doc

@@ -17,7 +17,9 @@ from gently_bluesky import __version__
 from gently_bluesky.read.assets import HandlerRegistry
 from gently_bluesky.serve.answers import ProblemAnswer
 from gently_bluesky.serve.doors import Doors, Limits
+from gently_bluesky.serve.live import live_router
 from gently_bluesky.serve.old_routes import old_router
+from gently_bluesky.serve.page_files import page_router
 from gently_bluesky.serve.problems import UNFORESEEN, Problem, problem_of
 from gently_bluesky.serve.router import API, house, router
 
@@ -76,6 +78,8 @@ def create_app(
     app.include_router(router(shared))
     if old_routes:
         app.include_router(old_router(shared))
+    app.include_router(live_router(shared.library.root))
+    app.include_router(page_router())
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     app.add_middleware(lambda inner: doors(inner, limits))
     return app

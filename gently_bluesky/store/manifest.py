@@ -5,7 +5,7 @@ changes when bytes move.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -137,10 +137,19 @@ def read_entries(
         A line is damaged, is no entry, or names a file outside the run's folder.
     """
     entries: dict[tuple[str, str, int | None], ManifestEntry] = {}
+    for _, entry in entries_from(folder, pass_over=pass_over):
+        entries[entry.path or entry.uri, entry.resource, entry.index] = entry
+    return list(entries.values())
+
+
+def entries_from(
+    folder: Path, start: int = 0, *, pass_over: Callable[[JournalError], object] | None = None
+) -> Iterator[tuple[int, ManifestEntry]]:
+    """Read the lines of a manifest from a byte on, each with the offset after it; otherwise as `read_entries`."""
     path = folder / MANIFEST
     if not path.exists():
-        return []
-    for offset, line in read_lines(path, pass_over=pass_over):
+        return
+    for offset, line in read_lines(path, start, pass_over=pass_over):
         try:
             entry = ManifestEntry.from_line(line)
         except (TypeError, AttributeError) as error:
@@ -150,8 +159,7 @@ def read_entries(
                 f"{path}: the line that ends at byte {offset} names {entry.path!r}, which lies outside the run's "
                 "folder. Nothing there is read."
             )
-        entries[entry.path or entry.uri, entry.resource, entry.index] = entry
-    return list(entries.values())
+        yield offset, entry
 
 
 def by_path(entries: Iterable[ManifestEntry]) -> dict[str, list[ManifestEntry]]:
