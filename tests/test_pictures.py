@@ -13,6 +13,8 @@ from PIL import Image
 
 from gently_bluesky.serve.pictures.colour import coloured, overlaid, table
 from gently_bluesky.serve.pictures.encoding import jpeg, png
+from gently_bluesky.serve.pictures.layout import GAP, Tile, three_views, tiled
+from gently_bluesky.serve.pictures.lettering import TEXT_HEIGHT, bar_um, cut, text_width, wrapped
 from gently_bluesky.serve.pictures.picture import picture
 from gently_bluesky.serve.pictures.scaling import area_mean, fitted, resampled
 from gently_bluesky.serve.pictures.window import Window, as_bytes, window_of
@@ -210,3 +212,108 @@ def test_a_picture_is_small_then_windowed_then_coloured() -> None:
     assert made.pixels.tolist() == [[0, 77], [162, 247]]
     assert made.window == (110, 410)
     assert picture(plane, size=2, window="110,410", cmap="viridis").pixels[0, 0].tolist() == [68, 1, 84]
+
+
+# --- several in one -----------------------------------------------------------------------------------------
+
+UNIT = (1.0, 1.0)
+
+
+def where(picture: NDArray[np.uint8], colour: tuple[int, int, int]) -> tuple[int, int, int, int]:
+    """Give first and last row, first and last column, of what has a colour."""
+    rows, columns = np.nonzero((picture == np.array(colour, np.uint8)).all(axis=-1))
+    return int(rows.min()), int(rows.max()), int(columns.min()), int(columns.max())
+
+
+def test_a_single_picture_is_enlarged_without_smoothing_beneath_its_label() -> None:
+    plane = np.array([[0, 100], [200, 50]], np.uint8)
+    sheet = tiled([Tile(plane, "two by two")], size=400, pixel_um=None)
+    size = sheet.pixels.shape[1]
+    shown = sheet.pixels[TEXT_HEIGHT : TEXT_HEIGHT + size, :, 0]
+    half = size // 2
+    assert (shown[: half - 1, : half - 1].max(), shown[half + 1 : size, half + 1 :].min()) == (0, 50)
+    assert (shown[half + 1 : size - 20, : half - 1] == 200).all()
+    assert sheet.um_per_pixel is None
+
+
+@pytest.mark.parametrize("size", [320, 500, 800, 1600])
+@pytest.mark.parametrize("shape", [(1, 1), (512, 2048), (2048, 512), (7, 300), (300, 7), (64, 64)])
+@pytest.mark.parametrize("count", [1, 2, 5, 24])
+def test_a_sheet_is_never_larger_than_asked(size: int, shape: tuple[int, int], count: int) -> None:
+    tiles = [Tile(np.zeros(shape, np.uint8), f"t{i}") for i in range(count)]
+    captions = ["embryo_1, view A, 488 only, maximum along z", "run 8664355e, primary, seq_num 1, spim_a"]
+    sheet = tiled(tiles, size=size, pixel_um=UNIT, captions=captions)
+    assert max(sheet.pixels.shape[:2]) <= size
+    views = three_views(
+        np.zeros(shape, np.uint8), np.zeros((30, shape[1]), np.uint8), np.zeros((30, shape[0]), np.uint8),
+        size=size, voxel_um=(2, 1, 1), captions=captions,
+    )  # fmt: skip
+    assert max(views.pixels.shape[:2]) <= size
+
+
+def test_pixels_that_are_higher_than_wide_are_drawn_so() -> None:
+    sheet = tiled([Tile(np.full((10, 10), 99, np.uint8), "")], pixel_um=(2.0, 1.0))
+    top, bottom, left, right = where(sheet.pixels, (99, 99, 99))
+    assert bottom - top + 1 == pytest.approx(2 * (right - left + 1), abs=2)
+    assert sheet.um_per_pixel == pytest.approx(20 / (bottom - top + 1), rel=0.01)
+
+
+def test_the_scale_bar_is_as_long_as_it_says_and_beneath_the_pixels() -> None:
+    sheet = tiled([Tile(np.full((100, 200), 99, np.uint8), "")], pixel_um=(0.5, 0.5), captions=["words"])
+    _, bottom, _, _ = where(sheet.pixels, (99, 99, 99))
+    top, low, left, right = where(sheet.pixels[bottom + 1 :], (255, 255, 255))
+    assert (top, low - top + 1) == (10, 4)
+    assert sheet.um_per_pixel == pytest.approx(0.125)
+    assert (right - left + 1) * 0.125 == pytest.approx(20)
+
+
+@pytest.mark.parametrize(
+    ("um", "pixels", "bar"), [(1, 100, 100), (1, 99, 50), (0.1625, 160, 20), (1e-4, 30, 0.002)]
+)
+def test_scale_bars_are_round(um: float, pixels: float, bar: float) -> None:
+    assert bar_um(um, pixels) == pytest.approx(bar)
+
+
+def test_three_views_are_at_one_scale_in_their_places() -> None:
+    xy, zx, zy = (
+        np.full(shape, grey, np.uint8) for shape, grey in (((40, 80), 51), ((10, 80), 102), ((10, 40), 153))
+    )
+    zy[0] = 204  # the first plane is on the left of y over z
+    sheet = three_views(xy, zx, zy, voxel_um=(2.0, 1.0, 1.0))
+    a, b, c, first = (where(sheet.pixels, (grey, grey, grey)) for grey in (51, 102, 153, 204))
+    scale = 1 / (sheet.um_per_pixel or 0)
+    for (top, bottom, left, right), (tall, wide) in zip((a, b), ((40, 80), (20, 80)), strict=True):
+        assert (bottom - top + 1, right - left + 1) == pytest.approx((tall * scale, wide * scale), abs=1)
+    assert a[2] == b[2] == 0
+    assert b[0] == a[1] + 1 + GAP + TEXT_HEIGHT
+    assert (c[0], c[1]) == (a[0], a[1])
+    assert first[2] == a[3] + 1 + GAP
+    assert first[3] < c[2]
+    assert c[3] + 1 - first[2] == pytest.approx(20 * scale, abs=1)
+
+
+def test_a_missing_picture_is_an_empty_frame() -> None:
+    tiles = [Tile(np.full((20, 20), 99, np.uint8), "t0"), Tile(None, "t1 missing")]
+    sheet = tiled(tiles, pixel_um=None)
+    assert where(sheet.pixels, (48, 48, 48))[2] > where(sheet.pixels, (99, 99, 99))[3]
+    assert tiled([Tile(None, "t1")], pixel_um=None, shape=(10, 20)).pixels.shape[2] == 3
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match="5000 pictures do not fit into 320 pixels"):
+        tiled([Tile(np.zeros((9, 9), np.uint8), "")] * 5000, size=320, pixel_um=None)
+    with pytest.raises(ValueError, match="needs 320 pixels or more"):
+        tiled([Tile(np.zeros((9, 9), np.uint8), "")], size=100, pixel_um=None)
+    with pytest.raises(ValueError, match="of one shape"):
+        tiled([Tile(np.zeros((9, 9), np.uint8), ""), Tile(np.zeros((8, 9), np.uint8), "")], pixel_um=None)
+    with pytest.raises(ValueError, match="not none"):
+        tiled([], pixel_um=None)
+
+
+def test_words_are_wrapped_and_cut_to_their_room() -> None:
+    lines = wrapped("a few words that do not fit into one line " + "x" * 500, 120)
+    assert len(lines) > 2
+    assert all(text_width(line) <= 120 for line in lines)
+    assert lines[-1].endswith("...")
+    assert cut("short", 300) == "short"
+    assert cut("anything", 0) == ""
