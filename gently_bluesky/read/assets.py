@@ -26,7 +26,7 @@ from gently_bluesky.errors import (
     UnfillableError,
     VolumeMissingError,
 )
-from gently_bluesky.read.foreign import READERS, ForeignPixels, read_foreign
+from gently_bluesky.read.foreign import READERS, ForeignPixels, file_of, read_foreign
 from gently_bluesky.read.maximum import maximum
 from gently_bluesky.read.origin import Axis
 from gently_bluesky.read.tiff_pixels import TiffPixels
@@ -202,8 +202,8 @@ class AssetReader:
         """Give the stored form that `volume` reads; raises as it does, and UnfillableError for one of others."""
         forms = self._forms_of(ref)
         if not forms:
-            mimetype, path, _ = self._foreign_file(ref)
-            return Source(mimetype, path, ref.index)
+            mimetype, path, parameters = self._foreign_file(ref)
+            return Source(mimetype, file_of(path, parameters, ref.index), ref.index)
         entry = as_before(self._first_of(forms, across=across)[0])
         return Source(entry.format, self._folder / entry.path, ref.index)
 
