@@ -1,6 +1,7 @@
 """Tools that show several volumes in one picture: two views, two timepoints."""
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from gently_bluesky.serve.pictures.layout import Tile, tiled
 from gently_bluesky.serve.pictures.scaling import area_mean
 from gently_bluesky.serve.pictures.window import Window, as_bytes, window_of
 
+_COLOURS = ("green", "magenta")
 _MORE, _LESS = "red", "cyan"
 
 
@@ -67,41 +69,54 @@ def get_overlay(
     one = volume_of(
         catalog, embryo_id, timepoint, session=session, view=views[0] if views else None, channel=channel
     )
-    keys = {
-        str(entry.get("view") or key): key
-        for key in one.stream.image_keys
-        for entry in [one.stream.data_keys[key]]
-    }
-    keys |= {key: key for key in one.stream.image_keys}
-    asked = views or list(dict.fromkeys([str(one.data_key.get("view") or one.images.data_key), *keys]))[:2]
-    if len(asked) != 2 or any(view not in keys for view in asked) or keys[asked[0]] == keys[asked[1]]:
-        raise NotThereError(f"Two views are shown together, not {asked}; this event has {list(keys)}.")
-    places = [Place(one.run, one.stream, one.stream.images(keys[view]), one.event) for view in asked]
-    planes = [projections_of(p, "z")["z"] if plane is None else plane_of(p, plane)[0] for p in places]
-    if planes[0].shape != planes[1].shape:
-        raise NotThereError(f"Views {asked} differ in shape, {planes[0].shape} and {planes[1].shape}.")
+    places = _two_views(one, views)
+    planes = [_plane(place, plane) for place in places.values()]
+    _hold_alike(places, planes)
     windows = [window_of(pixels, window) for pixels in planes]
     greys = [as_bytes(pixels, shown) for pixels, shown in zip(planes, windows, strict=True)]
-    both = overlaid((greys[0], "green"), (greys[1], "magenta"))
     said = [
-        f"{colour} {view}: {counts_in(shown)}"
-        for colour, view, shown in zip(("green", "magenta"), asked, windows, strict=True)
+        f"{colour} {name}: {counts_in(shown)}"
+        for colour, name, shown in zip(_COLOURS, places, windows, strict=True)
     ]
-    what = "maximum along z" if plane is None else f"z plane {plane}"
+    what, where = _what(plane), f"run {one.run.uid[:8]}, seq_num {one.row.seq_num}"
     sheet = tiled(
-        [Tile(both, f"{what}; views as recorded, not registered")],
+        [Tile(overlaid(*zip(greys, _COLOURS, strict=True)), f"{what}; views as recorded, not registered")],
         size=size,
         pixel_um=pixel_um(one),
-        captions=[one.title(views=asked), "; ".join([f"run {one.run.uid[:8]}, seq_num {one.row.seq_num}", *said])],
+        captions=[
+            one.title(views=[*places]),
+            "; ".join([where, *said]),
+        ],
     )
-    facts = one.address() | {
-        "shows": what,
-        "views": {
-            view: {"colour": colour, "file": place.file(), "counts": statistics(pixels)}
-            for view, colour, place, pixels in zip(asked, ("green", "magenta"), places, planes, strict=True)
-        },
-    }
+    facts: Facts = one.address() | {"shows": what, "views": {}}
+    for colour, (name, place), pixels in zip(_COLOURS, places.items(), planes, strict=True):
+        facts["views"][name] = {"colour": colour, "file": place.file(), "counts": statistics(pixels)}
     return shown_of(sheet, facts, None, windows[0])
+
+
+def _two_views(one: Place, asked: Sequence[str] | None) -> dict[str, Place]:
+    """Give the two views of an event that are asked for, by these names; the first two, if none are."""
+    views = {str(one.stream.data_keys[key].get("view") or key): key for key in one.stream.image_keys}
+    keys = views | {key: key for key in one.stream.image_keys}
+    first = str(one.data_key.get("view") or one.images.data_key)
+    names = list(asked or dict.fromkeys([first, *views]))[: len(asked) if asked else 2]
+    if len(names) != 2 or not keys.keys() >= {*names} or keys[names[0]] == keys[names[1]]:
+        raise NotThereError(f"Two views are shown together, not {names}; this event has {list(keys)}.")
+    return {name: Place(one.run, one.stream, one.stream.images(keys[name]), one.event) for name in names}
+
+
+def _plane(place: Place, plane: int | None) -> NDArray[Any]:
+    return projections_of(place, "z")["z"] if plane is None else plane_of(place, plane)[0]
+
+
+def _what(plane: int | None) -> str:
+    return "maximum along z" if plane is None else f"z plane {plane}"
+
+
+def _hold_alike(names: Iterable[object], planes: Sequence[NDArray[Any]]) -> None:
+    one, other = (pixels.shape for pixels in planes)
+    if one != other:
+        raise NotThereError(f"{' and '.join(map(str, names))} differ in shape, {one} and {other}.")
 
 
 def compare_timepoints(
@@ -138,32 +153,33 @@ def compare_timepoints(
         volume_of(catalog, embryo_id, t, session=session, view=view, channel=channel)
         for t in (timepoint_a, timepoint_b)
     ]
-    a, b = (projections_of(p, "z")["z"] if plane is None else plane_of(p, plane)[0] for p in places)
-    if a.shape != b.shape:
-        raise NotThereError(
-            f"Timepoints {timepoint_a} and {timepoint_b} differ in shape, {a.shape} and {b.shape}."
-        )
-    what = "maximum along z" if plane is None else f"z plane {plane}"
-    difference = b.astype(np.float64) - a
+    a, b = (_plane(place, plane) for place in places)
+    _hold_alike((f"timepoint {timepoint_a}", timepoint_b), (a, b))
+    with np.errstate(invalid="ignore"):  # inf - inf
+        difference = b.astype(np.float64) - a
     small = [area_mean(pixels, size) for pixels in (a, b)]
     shown = window_of(np.stack(small), window)
-    most = max(float(np.percentile(np.abs(difference), 99.8)), 1e-9)
-    labels = [f"a: timepoint {places[0].said('timepoint')}", f"b: timepoint {places[1].said('timepoint')}"]
-    tiles = [Tile(as_bytes(p, shown), label) for p, label in zip(small, labels, strict=True)]
     change = area_mean(difference, size)
+    most = window_of(np.abs(change), "0,99.8%").high
     more, less = (as_bytes(signed, Window(0, most)) for signed in (change, -change))
-    tiles.append(Tile(overlaid((more, _MORE), (less, _LESS)), "b - a"))
-    unit = enlarged(pixel_um(places[0]), (a.shape[0], a.shape[1]), small[0])
-    captions = [
-        f"{embryo_id}, {what}, {', '.join(of_view(places[0]))}",
-        f"a: {places[0].whereabouts()}; b: {places[1].whereabouts()}; a and b: {counts_in(shown)}; "
-        f"b - a: {_LESS} {-most:.4g} or less, black 0, {_MORE} {most:.4g} counts or more",
-    ]
-    sheet = tiled(tiles, size=size, pixel_um=unit, captions=captions)
+    sheet = tiled(
+        [
+            Tile(as_bytes(small[0], shown), f"a: timepoint {places[0].said('timepoint')}"),
+            Tile(as_bytes(small[1], shown), f"b: timepoint {places[1].said('timepoint')}"),
+            Tile(overlaid((more, _MORE), (less, _LESS)), "b - a"),
+        ],
+        size=size,
+        pixel_um=enlarged(pixel_um(places[0]), (a.shape[0], a.shape[1]), small[0]),
+        captions=[
+            ", ".join([str(embryo_id), _what(plane), *of_view(places[0])]),
+            f"a: {places[0].whereabouts()}; b: {places[1].whereabouts()}; a and b: {counts_in(shown)}; "
+            f"b - a: {_LESS} {-most:.4g} or less, black 0, {_MORE} {most:.4g} counts or more",
+        ],
+    )
     facts: Facts = {
         "a": places[0].address() | {"counts": statistics(a)},
         "b": places[1].address() | {"counts": statistics(b)},
-        "shows": what,
+        "shows": _what(plane),
         "b_minus_a": statistics(difference),
         "correlation": _correlation(a, b),
         "ratio_of_means": brief(_ratio(float(b.mean(dtype=float)), float(a.mean(dtype=float)))),
@@ -176,7 +192,9 @@ def _ratio(this: float, that: float) -> float | None:
 
 
 def _correlation(a: NDArray[Any], b: NDArray[Any]) -> float | str:
-    x, y = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
-    x, y = x - x.mean(), y - y.mean()
+    both = np.isfinite(a) & np.isfinite(b)
+    x, y = (pixels[both].astype(np.float64) for pixels in (a, b))
+    if x.size:
+        x, y = x - x.mean(), y - y.mean()
     norm = math.sqrt(float(x @ x) * float(y @ y))
-    return float(f"{float(x @ y) / norm:.6g}") if norm else "not defined: a picture is constant"
+    return float(f"{float(x @ y) / norm:.6g}") if norm else "not defined: a picture is constant, or no number"
