@@ -20,6 +20,7 @@ from gently_bluesky.serve.agent.figures import focus_of
 from gently_bluesky.serve.agent.tools import READING, WRITING
 from tests.data_rig import SHAPE, Camera, connected, inline, record, settle, taken
 from tests.export_rig import pixels, timelapse
+from tests.old_session_rig import a_session, take_in
 
 PLANE_BYTES = int(np.prod(SHAPE[1:])) * 2
 
@@ -375,3 +376,17 @@ def test_focus_is_larger_where_a_picture_is_sharper() -> None:
     assert (focus_of(sharp) or 0) > (focus_of(blurred) or 0) > 0
     assert focus_of(np.full((5, 5), 7)) is None
     assert focus_of(np.ones((5, 2))) is None
+
+
+def test_views_that_nobody_named_are_asked_for_by_their_data_keys(tmp_path: Path, root: Path) -> None:
+    old = a_session(tmp_path / "Gently3", shape=(2, *SHAPE))
+    take_in(tmp_path / "Gently3", root)
+    tools = Tools(root)
+    assert rows(tools.list_embryos(), "embryos")[0]["views"] == "volume_0, volume_1"
+    facts = tools.get_plane("embryo_2", 1, plane=3, view="volume_1").facts
+    assert facts["counts"]["mean"] == pytest.approx(old.volumes["embryo_2", 1][1, 3].mean(), rel=1e-5)
+    assert facts["file"].endswith("embryo_2/volumes/t0001.tif")
+    assert list(tools.get_overlay("embryo_2").facts["views"]) == ["volume_0", "volume_1"]
+    assert tools.get_light_dose("embryo_2")["frames_of_all_views"] == 3 * 2 * SHAPE[0]
+    with pytest.raises(NotThereError, match="available: 'volume_0', 'volume_1'"):
+        tools.get_plane("embryo_2", view="B")

@@ -21,6 +21,7 @@ class _Light:
     frames: int = 0
     seconds: float = 0.0
     unknown: int = 0
+    views: int = 0
     bases: set[str] = field(default_factory=set)
     lines: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     presets: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
@@ -32,6 +33,7 @@ class _Light:
         self.presets[preset or "not recorded"] += 1
         keys = [key for key in place.stream.image_keys if key in place.row.volumes or key in place.row.data]
         shapes = [Place(place.run, place.stream, place.stream.images(key), place.event).shape for key in keys]
+        self.views = max(self.views, len(keys))
         frames = sum(math.prod(shape[:-2]) for shape in shapes)
         self.frames += frames
         lines = lines_of(preset)
@@ -83,6 +85,8 @@ def get_light_dose(
     for place in events:
         light.add(place)
     unsaid = ["snaps, focus sweeps and runs that name no embryo are not counted"]
+    if light.views > 1:
+        unsaid.append("views are taken to have been lit one after the other, each for its own frames")
     if "not recorded" in light.presets:
         unsaid.append(
             "where no laser preset was recorded, every line whose power was recorded is taken to have been on"
