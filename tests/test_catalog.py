@@ -19,7 +19,20 @@ from gently_bluesky.errors import AmbiguousRunError, RootError, RunNotFoundError
 from gently_bluesky.read.run import Run
 from gently_bluesky.read.volumes import no_volumes
 from gently_bluesky.store.index import VolumeRow
-from tests.data_rig import Camera, connected, feed, into, journal, newest, of, record, start_doc, stop_doc, volume
+from tests.data_rig import (
+    Camera,
+    connected,
+    feed,
+    into,
+    journal,
+    newest,
+    of,
+    record,
+    start_doc,
+    stop_doc,
+    taken,
+    volume,
+)
 
 Plan = Iterator[Msg]
 T0 = 1_795_433_400.0  # 2026-11-23T11:30 UTC
@@ -575,3 +588,10 @@ def test_a_column_whose_descriptor_lies_is_what_came(root: Path) -> None:
 
     stream = record(root, bp.count([inline("x", 1.5, 300, dtype_numpy="|u1")], 2))["primary"]
     assert stream["x"].tolist() == [1.5, 300.0]
+
+
+def test_volumes_of_runs_that_say_no_session_are_asked_for_by_none(root: Path) -> None:
+    record(root, lambda writer: taken(Camera("cam", writer, embryo="e"), {}, {}))
+    found = Catalog(root).volumes(session=None, embryo="e")
+    assert [volume.session for volume in found] == [None, None]
+    assert Catalog(root).volumes(session=None, embryo="f").available == {"embryo": ["e"]}

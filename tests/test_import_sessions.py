@@ -1082,3 +1082,15 @@ def test_a_copy_that_leaves_something_out_has_exit_status_1(store: Path, root: P
     result = gently("import", store, "--root", root, "--copy")
     assert result.returncode == 1
     assert "left out: embryos/embryo_1/volumes/t0001.tif" in result.stdout
+
+
+@COPIED
+def test_a_volume_says_in_which_file_it_is(store: Path, root: Path, copied: bool) -> None:
+    old = a_session(store)
+    images = the_run(store, root, copied=copied)["primary"].images("volume")
+    for event, (embryo, timepoint) in enumerate(ORDER):
+        path = Path(images.source(event).path)
+        assert path.is_file()
+        assert path.is_relative_to(root if copied else old.folder)
+        assert copied or path.name == f"t{timepoint:04d}.tif"
+        assert copied or embryo in path.parts

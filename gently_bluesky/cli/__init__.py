@@ -5,11 +5,12 @@ Every expected error is one line on stderr and exit status 1.
 
 import sys
 
-from gently_bluesky.cli import convert, demo, export, importing, keep, lineage, retention, runs, serving
+from gently_bluesky.cli import agent, convert, demo, export, importing, keep, lineage, retention, runs, serving
 from gently_bluesky.cli.app import app
 from gently_bluesky.errors import GentlyError
 
 __all__ = [
+    "agent",
     "app",
     "convert",
     "demo",

@@ -28,7 +28,7 @@ from gently_bluesky.errors import (
     VolumeMissingError,
     VolumeRemovedError,
 )
-from gently_bluesky.read.foreign import READERS, ForeignPixels, read_foreign
+from gently_bluesky.read.foreign import READERS, ForeignPixels, file_of, read_foreign
 from gently_bluesky.read.maximum import maximum
 from gently_bluesky.read.origin import Axis
 from gently_bluesky.read.tiff_pixels import TiffPixels
@@ -209,8 +209,8 @@ class AssetReader:
         """Give the stored form that `volume` reads; raises as it does, and UnfillableError for one of others."""
         forms = self._forms_of(ref)
         if not forms:
-            mimetype, path, _ = self._foreign_file(ref)
-            return Source(mimetype, path, ref.index)
+            mimetype, path, parameters = self._foreign_file(ref)
+            return Source(mimetype, file_of(path, parameters, ref.index), ref.index)
         entry = as_before(self._first_of(forms, across=across)[0])
         return Source(entry.format, self._folder / entry.path, ref.index)
 

@@ -325,7 +325,7 @@ class Catalog:
                 f"Volumes cannot be asked by {sorted(unknown)}; by {list(VolumeRow.__slots__)} they can."
             )
         what = plain(what, "the question")
-        session = {"session": what["session"]} if "session" in what else {}
+        session = {"session": what["session"]} if what.get("session") is not None else {}
         found = [
             Volume(uid, row, self.__getitem__)
             for uid, row in self._rows(since, until, session, derived)

@@ -62,6 +62,17 @@ def read_foreign(
     return array
 
 
+def file_of(path: Path, parameters: Mapping[str, Any], index: int) -> Path:
+    """Give the file of one event's array; where it is one of several, or no more is known, the folder or store."""
+    template = parameters.get("template")
+    if parameters.get("join_method") != "stack" or not isinstance(template, str):
+        return path
+    try:
+        return path / name_from_template(template, index)
+    except ValueError:
+        return path
+
+
 _CUT = re.compile(r"\.\.\.|\d+|\d*:\d*")
 
 

@@ -236,6 +236,8 @@ class ImageSeries:
     def source(self, event: int) -> Source:
         """Say where a volume is read from: its format, the file or store, its index there.
 
+        Of assets of others, the file where each event has one of its own, else their folder or store.
+
         Planes along z, and along y, are read from an OME-TIFF where there is one; those along x, few columns of
         many rows, from an OME-Zarr where there is one as well.
 

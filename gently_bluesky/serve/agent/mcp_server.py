@@ -1,0 +1,181 @@
+"""The tools over MCP: on standard input and output for one agent, or over streamable HTTP.
+
+Every expected error is a tool error with the words of the error; arguments that no tool has are refused. A few
+calls run at once, each with a catalog of its own; the rest wait, so an agent that asks for very much slows itself.
+"""
+
+import contextlib
+import hmac
+import inspect
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from queue import LifoQueue
+from typing import TYPE_CHECKING, Any
+
+from mcp.server.mcpserver import Context, Image, MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.transport_security import TransportSecuritySettings
+from mcp_types import CallToolResult, InputRequiredResult, TextContent, ToolAnnotations
+
+from gently_bluesky import __version__
+from gently_bluesky.errors import GentlyError
+from gently_bluesky.read.catalog import Catalog
+from gently_bluesky.serve.agent.answering import Facts, Shown, as_text
+from gently_bluesky.serve.agent.tools import READING, WRITING, bound
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+AT_ONCE = 4
+"""So many calls run at once."""
+
+INSTRUCTIONS = """\
+The data of a dual-view light-sheet microscope (diSPIM): runs of plans, events, volumes (z, y, x) of embryos.
+Begin with get_status or list_embryos. An embryo is unique within its session; timepoints count from 0; "-1" is the
+newest run. Tools that end in image, plane, projection, sheet, overlay or timepoints show pictures, with the true
+counts in words. Every answer says run, seq_num and file, and how to get more; an error says what there is.
+"""
+
+_EXPECTED = (GentlyError, ValueError, LookupError, TypeError, OSError, ArithmeticError, MemoryError)
+
+
+class Catalogs:
+    """As many catalogs of one root as calls may run at once: one thread at a time looks into each."""
+
+    def __init__(self, root: Path | str, at_once: int = AT_ONCE) -> None:
+        self._free: LifoQueue[Catalog] = LifoQueue()
+        for _ in range(at_once):
+            self._free.put(Catalog(root))
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[Catalog]:
+        """Lend a catalog that nobody else has, as soon as there is one."""
+        catalog = self._free.get()
+        try:
+            yield catalog
+        finally:
+            self._free.put(catalog)
+
+
+class AgentServer(MCPServer[Any]):
+    """An MCP server of the tools.
+
+    Parameters
+    ----------
+    root
+        Of the runs.
+    may_tag
+        Whether tags and notes may be written, and `by` whom.
+    """
+
+    def __init__(self, root: Path | str, *, may_tag: bool = False, by: str = "agent") -> None:
+        super().__init__(
+            "gently_bluesky",
+            instructions=INSTRUCTIONS,
+            version=__version__,
+            log_level="WARNING",
+            subscriptions=False,
+        )
+        catalogs = Catalogs(root)
+        self._parameters: dict[str, list[str]] = {}
+        for name, tool in READING.items():
+            self._offer(name, tool, catalogs, read_only=True)
+        for name, tool in WRITING.items() if may_tag else ():
+            self._offer(name, tool, catalogs, by, read_only=False)
+
+    def _offer(
+        self, name: str, tool: Callable[..., Any], catalogs: Catalogs, *given: str, read_only: bool
+    ) -> None:
+        asked = bound(partial(_answer, catalogs, tool, *given), tool, 1 + len(given))
+        self._parameters[name] = list(inspect.signature(asked).parameters)
+        self.add_tool(
+            asked,
+            name=name,
+            description=inspect.getdoc(tool),
+            annotations=ToolAnnotations(
+                read_only_hint=read_only, destructive_hint=False, idempotent_hint=read_only, open_world_hint=False
+            ),
+            structured_output=False,
+        )
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
+    ) -> CallToolResult | InputRequiredResult:
+        """Call a tool; a ToolError for arguments that it does not have."""
+        known = self._parameters.get(name)
+        if known is None:
+            raise ToolError(f"There is no tool {name!r:.80}; there are {list(self._parameters)}.")
+        if unknown := sorted(arguments.keys() - known):
+            raise ToolError(f"{name} takes no {unknown[0]!r:.80}; it takes {known}.")
+        return await super().call_tool(name, arguments, context)
+
+
+def _answer(catalogs: Catalogs, tool: Callable[..., Facts | Shown], *args: Any, **kwargs: Any) -> list[Any]:
+    """Call a tool, and give what it says and shows as content."""
+    try:
+        with catalogs.one() as catalog:
+            answer = tool(catalog, *args, **kwargs)
+    except _EXPECTED as error:
+        raise ToolError(str(error) or repr(error)) from error
+    facts = answer.facts if isinstance(answer, Shown) else answer
+    text = TextContent(type="text", text=as_text(facts))
+    return [text, Image(data=answer.jpeg, format="jpeg")] if isinstance(answer, Shown) else [text]
+
+
+# --- over HTTP ----------------------------------------------------------------------------------------------
+
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+def http_app(server: AgentServer, *, host: str = "127.0.0.1", token: str | None = None) -> "ASGIApp":
+    """Give the server as an ASGI application, at /mcp.
+
+    Parameters
+    ----------
+    host
+        Where it will listen; beyond this machine only with a token.
+    token
+        What clients must send: ``Authorization: Bearer <token>``.
+
+    Raises
+    ------
+    ValueError
+        It would listen beyond this machine without a token.
+    """
+    if host not in LOOPBACK and not token:
+        raise ValueError(f"{host} can be reached from other machines: give a token, or listen on 127.0.0.1.")
+    names = sorted(
+        LOOPBACK - {"::1"} | {"[::1]"} | ({host} if host not in {"0.0.0.0", "::", *LOOPBACK} else set())
+    )
+    anywhere = host in {"0.0.0.0", "::"}  # whoever has the token may call it by any name
+    security = TransportSecuritySettings(
+        enable_dns_rebinding_protection=not anywhere,
+        allowed_hosts=[each for name in names for each in (name, f"{name}:*")],
+        allowed_origins=[f"http://{name}:*" for name in names],
+    )
+    app: Starlette = server.streamable_http_app(
+        stateless_http=True,
+        json_response=True,
+        host=host,
+        transport_security=security,
+        max_request_body_size=1 << 20,
+    )
+    return app if token is None else _with_token(app, token)
+
+
+def _with_token(app: "ASGIApp", token: str) -> "ASGIApp":
+    from starlette.responses import PlainTextResponse  # noqa: PLC0415 - for HTTP alone
+
+    wanted = f"Bearer {token}".encode()
+
+    async def guarded(scope: "Scope", receive: "Receive", send: "Send") -> None:
+        if scope["type"] == "http":
+            sent = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+            if not hmac.compare_digest(sent, wanted):
+                refused = PlainTextResponse("A token is needed: Authorization: Bearer <token>.\n", 401)
+                return await refused(scope, receive, send)
+        return await app(scope, receive, send)
+
+    return guarded
