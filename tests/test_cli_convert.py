@@ -48,6 +48,15 @@ def test_one_run_is_converted_and_a_program_can_read_what_was_done(there: Path) 
     assert gently("convert", "2", "--to", "ome-tiff", "--root", there).returncode == 0
 
 
+def test_show_tells_both_forms_and_how_large_they_are(there: Path) -> None:
+    gently("convert", "2", "--to", "ome-zarr", "--root", there)
+    lines = [line.split() for line in gently("show", "2", "--root", there).stdout.splitlines()]
+    (first,) = (line for line in lines if line[-1:] == ["ome-tiff"])
+    (second,) = (line for line in lines if line[-3:] == ["ome-zarr,", "as", "well"])
+    assert first[-5:-3] == second[:2]
+    assert second[3] == "MB"
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_cannot_be_converted_is_named_and_the_rest_is_converted(there: Path, workers: int) -> None:
     path = Catalog(there)[2].folder / "cam_image" / "000001.ome.tif"

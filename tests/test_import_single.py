@@ -399,6 +399,11 @@ def test_a_zarr_store_that_has_grown_is_continued(tmp_path: Path, root: Path) ->
     array[2] = volume(9, array.shape[1:])
     (done,) = take_in(path, root, said=Said(embryo="e1"))
     assert done.images == 1
+    (first,) = (run.uid for run in Catalog(root) if run.uid != done.uid)
+    shown = " ".join(gently("show", done.uid, "--root", root).stdout.split())
+    assert f"continues {first}" in shown
+    assert f"imported linked, not copied, in {tmp_path}" in shown
+    assert [relative.uid for relative in Catalog(root)[done.uid].parents] == [first]
     (found,) = Catalog(root).volumes(embryo="e1", timepoint=2)
     np.testing.assert_array_equal(found.array(), volume(9, (4, 16, 32)))
 

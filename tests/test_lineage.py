@@ -1,6 +1,7 @@
 """Where runs came from and what came of them, in both directions, whatever start documents say."""
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Mapping
@@ -143,6 +144,12 @@ def test_a_calibration_is_a_parent_of_another_kind(root: Path) -> None:
     assert "calibrated by calibrate  calibrat  scan 1" in str(found)
     assert f"calibrated timelapse  {run.uid[:8]}" in str(Catalog(root).lineage("calibration-1"))
     assert [parent.missing for parent in run.parents] == [False, True]
+
+
+def test_a_child_that_names_a_parent_twice_is_one_child(root: Path) -> None:
+    hand_made(root, "a")
+    hand_made(root, "b", parents=[{"run": "a", "data_key": "x"}, {"run": "a", "data_key": "y"}])
+    assert children_of(RootIndex(root).entries()) == {"a": ("b",)}
 
 
 def test_retention_and_lineage_read_start_documents_alike(generations: dict[str, Run], root: Path) -> None:
@@ -308,6 +315,36 @@ def test_cards_and_labels_do_not_lie_on_each_other() -> None:
     assert all(x >= 0 and y >= 0 and x + w <= size[2] and y + h <= size[3] for x, y, w, h in boxes)
 
 
+def test_the_label_of_each_of_many_children_lies_on_its_own_edge() -> None:
+    starts: list[dict[str, Any]] = [{"uid": "parent", "time": 0.0}]
+    starts += [
+        {"uid": f"child{i}", "time": 1.0, "parents": "parent", "function": {"name": f"a.f{i}"}} for i in range(12)
+    ]
+    tree = ET.fromstring(traced("parent", *starts).svg())
+    rects = [rect.attrib for rect in tree.iter("{http://www.w3.org/2000/svg}rect")]
+    cards, labels = ([each for each in rects if each.get("rx") == rx] for rx in ("10", "6"))
+    middles = [sorted(float(each["y"]) + float(each["height"]) / 2 for each in boxes) for boxes in (cards, labels)]
+    assert len(labels) == 12
+    assert set(middles[1]) <= set(middles[0])
+
+
+def test_a_session_is_shown_by_its_name_or_the_beginning_of_its_uuid() -> None:
+    uid = "3f2a9c1e-aaaa-bbbb-cccc-1234567890ab"
+    assert ">3f2a9c1e<" in traced("a", {"uid": "a", "time": 0.0, "session": uid}).svg()
+    named = traced("a", {"uid": "a", "time": 0.0, "session": uid, "session_name": "morning"}).svg()
+    assert ">morning<" in named
+    long = traced("a", {"uid": "a", "time": 0.0, "session_name": "WM" * 40}).svg()
+    (shown,) = re.findall(r">((?:WM)+W?)\u2026<", long)
+    assert len(shown) * 11 <= 232 - 18
+
+
+def test_an_import_that_continues_another_stands_behind_it() -> None:
+    later = {"uid": "b" * 8, "imported": {"continues": ["a" * 8]}, "time": 1.0}
+    text = traced("a" * 8, {"uid": "a" * 8, "time": 0.0}, later).text(ascii_only=True)
+    assert "`- continued by run  bbbbbbbb" in text
+    assert "continues" in traced("a" * 8, {"uid": "a" * 8, "time": 0.0}, later).svg()
+
+
 def test_the_command_line_shows_draws_and_gives_json(
     generations: dict[str, Run], root: Path, tmp_path: Path
 ) -> None:
@@ -322,9 +359,14 @@ def test_the_command_line_shows_draws_and_gives_json(
     path = tmp_path / "lineage.svg"
     assert "6 runs are drawn" in gently("lineage", "-1", "--root", root, "--svg", path).stdout
     assert path.read_text(encoding="utf-8") == Catalog(root).lineage(-1).svg()
-    again = gently("lineage", "-1", "--root", root, "--svg", path)
-    assert again.returncode == 1
-    assert again.stderr.count("\n") == 1
+    for name, code, says in (
+        ("lineage.svg", 1, "lineage.svg is there already, and nothing is overwritten. Choose another name."),
+        ("nowhere/lineage.svg", 1, "nowhere is no folder. Make it, or choose another for lineage.svg."),
+        ("lineage.png", 2, "SVG is what is drawn"),
+    ):
+        refused = gently("lineage", "-1", "--root", root, "--svg", tmp_path / name, columns=400)
+        assert (refused.returncode, says in refused.stderr) == (code, True)
+    assert sorted(each.name for each in tmp_path.iterdir() if each.is_file()) == ["lineage.svg"]
     nobody = gently("lineage", "nobody", "--root", root)
     assert (nobody.returncode, nobody.stderr.count("\n")) == (1, 1)
 

@@ -433,6 +433,13 @@ def test_napari_shows_both_views_of_a_run_at_their_scale(
         assert metadata["time"] == run["primary"].time.tolist()
 
 
+def test_a_root_whose_newest_run_is_a_table_shows_the_newest_with_images(root: Path) -> None:
+    run = record(root, lambda writer: bp.count([Camera("cam", writer)], 2))
+    record(root, bp.count([inline("temperature_c", 20.5)]))
+    (layer,) = read_layers(root)
+    assert layer[1]["metadata"]["run_uid"] == run.uid
+
+
 def test_contrast_is_that_of_one_plane_in_the_middle(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = large(root, "ome-tiff")
     Touched.log.clear()

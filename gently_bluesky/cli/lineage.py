@@ -11,7 +11,7 @@ from rich.tree import Tree
 from gently_bluesky.cli.app import ANY_ROOT, AnyRoot, AsJson, app, out
 from gently_bluesky.cli.runs import find
 from gently_bluesky.cli.shown import print_json
-from gently_bluesky.errors import RunNotFoundError
+from gently_bluesky.errors import ExportError, RunNotFoundError, TargetExistsError
 from gently_bluesky.read.catalog import Catalog
 from gently_bluesky.read.diff import Diff
 from gently_bluesky.read.diff import diff as diff_of
@@ -33,6 +33,8 @@ def lineage(
     as_json: AsJson = False,
 ) -> None:
     """Show what a run was made from, and what was made of it."""
+    if svg is not None:
+        _hold_drawable(svg)
     found = _lineage(Catalog(root), run, depth)
     if svg is not None:
         with svg.open("x", encoding="utf-8") as file:
@@ -47,6 +49,15 @@ def lineage(
             out.print(Text(warning, style="red"))
     else:
         out.print(found.text(ascii_only=True), highlight=False, markup=False, soft_wrap=True)
+
+
+def _hold_drawable(svg: Path) -> None:
+    if svg.suffix.lower() != ".svg":
+        raise typer.BadParameter(f"{svg} does not end in .svg, and SVG is what is drawn.")
+    if not svg.parent.is_dir():
+        raise ExportError(f"{svg.parent} is no folder. Make it, or choose another for {svg.name}.")
+    if svg.exists():
+        raise TargetExistsError(f"{svg} is there already, and nothing is overwritten. Choose another name.")
 
 
 def _lineage(catalog: Catalog, key: str, depth: int | None) -> Lineage:
@@ -83,15 +94,27 @@ def diff_command(run: OneRun, other: OneRun, root: AnyRoot = ANY_ROOT, as_json: 
         _print_diff(found)
 
 
+def _first_line(value: object) -> str:
+    first, *more = str(value).splitlines() or [""]
+    return f"{first} ... ({len(more)} more lines: --json)" if more else first
+
+
 def _print_diff(found: Diff) -> None:
     if not len(found):
         out.print(str(found), highlight=False, markup=False)
         return
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for heading in ("", "setting", found.a[:8], found.b[:8]):
+    for heading in ("", "setting"):
+        table.add_column(heading, no_wrap=True)
+    for heading in (found.a[:8], found.b[:8]):
         table.add_column(heading, overflow="fold")
     before = ""
     for each in found:
-        table.add_row(each.part if each.part != before else "", *map(Text, (each.where, str(each.a), str(each.b))))
+        table.add_row(
+            each.part if each.part != before else "",
+            Text(each.where),
+            Text(_first_line(each.a)),
+            Text(_first_line(each.b)),
+        )
         before = each.part
     out.print(table, highlight=False)

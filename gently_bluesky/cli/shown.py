@@ -24,6 +24,7 @@ from gently_bluesky.store.strict_json import encode, plain
 from gently_bluesky.write.run_folder import is_locked
 
 _NAMED = 12  # data keys of a stream that are named
+_KINDS = {"derived": "from", "calibration": "calibration", "imported": "files of", "continues": "continues"}
 
 
 def print_json(value: Any) -> None:
@@ -67,7 +68,9 @@ def print_run(run: Run) -> None:
     for each in damage:
         out.print(f"[bold]damaged[/bold]   {escape(str(each))}", highlight=False, soft_wrap=True)
     _print_removed([how for entry in stored if (how := Removed.of(entry))])
-    entries = {VolumeRef(entry.resource, entry.index or 0): entry for entry in stored}
+    entries: dict[VolumeRef, list[ManifestEntry]] = {}
+    for entry in stored:
+        entries.setdefault(VolumeRef(entry.resource, entry.index or 0), []).append(entry)
     for name in run:
         _print_stream(run[name], entries)
     _print_beside(run)
@@ -78,8 +81,13 @@ def _made_of(start: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if call := next((edge.call for edge in edges if edge.call), ""):
         yield "made by", call
     for edge in edges:
-        kind = "from" if edge.kind == "derived" else edge.kind
-        yield kind, f"{edge.parent}, {selection_of([edge])}".removesuffix(", ")
+        yield _KINDS[edge.kind], f"{edge.parent}, {selection_of([edge])}".removesuffix(", ")
+    imported = start.get("imported")
+    if isinstance(imported, Mapping) and "folder" in imported:
+        yield (
+            "imported",
+            f"{'copied from' if imported.get('copied') else 'linked, not copied, in'} {imported['folder']}",
+        )
 
 
 def _tags(run: Run) -> str:
@@ -112,17 +120,23 @@ def _print_beside(run: Run) -> None:
         out.print(f"  and {len(beside) - _NAMED} more: --json", highlight=False)
 
 
-def _print_stream(stream: Stream, entries: Mapping[VolumeRef, ManifestEntry]) -> None:
+def _print_stream(stream: Stream, entries: Mapping[VolumeRef, Sequence[ManifestEntry]]) -> None:
     out.print(f"\n[bold]{escape(stream.name)}[/bold]  {counted(len(stream), 'event')}", highlight=False)
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
     for key in stream.image_keys:
         described = stream.data_keys[key]
         shape = " x ".join(map(str, described.get("shape", ())))
-        mine = [entries[ref] for ref in _volumes(stream, key) if ref in entries]
+        mine = [entry for ref in _volumes(stream, key) for entry in entries.get(ref, ())]
         dtype = np.dtype(described["dtype_numpy"]).name if "dtype_numpy" in described else ""
-        there = [entry for entry in mine if entry.state != "removed"]
+        forms: dict[str, list[ManifestEntry]] = {}
+        for entry in (entry for entry in mine if entry.state != "removed"):
+            forms.setdefault(entry.format, []).append(entry)
+        there = next(iter(forms.values()), [])
         files = counted(len(there), "volume") if mine or not len(stream) else "not in files of ours"
-        table.add_row(f"  {escape(key)}", f"{shape} {dtype}", files, _megabytes(there) if mine else "")
+        first, *further = forms if len(forms) > 1 else [""]
+        table.add_row(f"  {escape(key)}", f"{shape} {dtype}", files, _megabytes(there) if mine else "", first)
+        for name in further:
+            table.add_row("", "", counted(len(forms[name]), "volume"), _megabytes(forms[name]), f"{name}, as well")
     if table.row_count:
         out.print(table, highlight=False)
     scalars = [key for key, entry in stream.data_keys.items() if not entry.get("external")]
@@ -146,4 +160,4 @@ def _volumes(stream: Stream, key: str) -> list[VolumeRef]:
 
 
 def _megabytes(entries: Sequence[ManifestEntry]) -> str:
-    return f"{sum(entry.bytes for entry in entries) / 1e6:,.1f} MB"
+    return f"{sum(entry.details.get('stored_bytes', entry.bytes) for entry in entries) / 1e6:,.1f} MB"

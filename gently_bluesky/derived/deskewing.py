@@ -63,7 +63,9 @@ def deskew(
     ValueError
         It is no volume (z, y, x), or its documents do not say its spacing or its angle.
 
-    Notes ----- With s the way between two planes and a the angle, planes lie s sin(a) apart and are displaced by s
+    Notes
+    -----
+    With s the way between two planes and a the angle, planes lie s sin(a) apart and are displaced by s
     cos(a) along themselves: Kumar et al. 2016, doi:10.1086/689589, figure 1, for the diSPIM whose stage scans;
     Lamb et al. 2023, doi:10.1364/BOE.479977, figure 2, for scans at any angle, a galvo's as well as a stage's.
     """

@@ -167,13 +167,13 @@ def held_by_tags(tags: frozenset[str] | None) -> str:
 
 def children_of(entries: list[IndexEntry]) -> dict[str, tuple[str, ...]]:
     """Give the runs that name others as parents in their start, by the uid of the parent."""
-    children: defaultdict[str, list[str]] = defaultdict(list)
+    children: defaultdict[str, dict[str, None]] = defaultdict(dict)  # each once, however much of a parent it names
     for entry in entries:
         parents = entry.start.get("parents")
         for parent in parents if isinstance(parents, list | tuple) else (parents,):
             uid = parent.get("run") if isinstance(parent, dict) else parent
             if isinstance(uid, str):
-                children[uid].append(entry.start["uid"])
+                children[uid][entry.start["uid"]] = None
     return {uid: tuple(found) for uid, found in children.items()}
 
 

@@ -2,8 +2,8 @@
 
 A start document names the runs that its data were derived from (`parents`), those that calibrated it
 (`calibration`) and, of an import, those whose files it took in and those that it continues (`imported`). Nothing
-else is read, so ten thousand runs take no time. Whatever start documents say is walked to its end, once: a
-cycle, which no run can come from, is found and named.
+else is read, so ten thousand runs take no time. Whatever start documents say is walked to its end, once: a cycle,
+which no run can come from, is found and named.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

@@ -1,28 +1,37 @@
 """A lineage as a picture: runs as cards in columns, parents to the left of their children.
 
 Layers after Sugiyama: each run a column behind the last of its parents, long edges through the columns between,
-cards ordered and placed near their neighbours. Plain SVG that every browser and paper takes; text is measured by
-rule of thumb, and what does not fit is cut and told in full by its tooltip.
+cards ordered and placed near their neighbours. Plain SVG that every browser and paper takes; text is measured as
+a wide font has it, and what does not fit is cut and told in full by its tooltip.
 """
 
 import re
+from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 from xml.sax.saxutils import escape
 
 from gently_bluesky.read.lineage import Lineage, Node
 from gently_bluesky.read.parentage import Edge, selection_of
 
-_CARD, _GAP = (232, 84), (236, 30)  # width and height of a card; between columns, and between cards
+_CARD, _GAP = (232, 84), (292, 30)  # width and height of a card; between columns, and between cards
 _BEND = 18  # height of an edge that passes a column
+_TURN = (
+    72  # width in which an edge turns; the rest of the way to a run of its own is straight, and bears its label
+)
 _MARGIN = 32
 _INK, _SOFT, _LINE, _PAPER = "#0f172a", "#64748b", "#94a3b8", "#f8fafc"
 _ACQUIRED, _DERIVED, _CALIBRATION = "#0f766e", "#4f46e5", "#a16207"
 _DASHES = ' stroke-dasharray="5 4"'
 _STATUS = {"success": "#16a34a", "fail": "#dc2626", "abort": "#d97706"}
+_NARROW, _WIDE = " iIljtfr.,:;!|'()[]-/", "mwMW@%&"
+_UUID = re.compile(r"^([0-9a-f]{8})(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
+_LABEL = _GAP[0] - _TURN - 30  # what is left for the text of a label
+_Turn = Literal["start", "middle", "end"]  # where the last piece of a route turns from one height to the other
 _Item = Hashable  # a run, by its uid; or where an edge passes a column
 _Place = tuple[float, float]
 _Box = tuple[float, float, float, float]
@@ -52,7 +61,13 @@ def draw(lineage: Lineage) -> str:
     calls = {
         route.edges[0].child: route for route in sorted(routes, key=lambda route: _steepness(route, places))[::-1]
     }
-    drawn = [_route(route, places, labels, tell=calls[route.edges[0].child] is route) for route in routes]
+    ends = Counter(route.items[-1] for route in routes)
+    starts = Counter(route.items[-2] for route in routes)
+    drawn = []
+    for route in routes:
+        one, other = route.items[-2:]
+        turn: _Turn = "start" if ends[other] == 1 else "end" if starts[one] == 1 else "middle"
+        drawn.append(_route(route, places, labels, turn, tell=calls[route.edges[0].child] is route))
     cards = [_card(node, places[node.uid], asked=node.uid == lineage.run) for node in lineage.nodes]
     return "\n".join(
         [
@@ -159,7 +174,9 @@ def _steepness(route: _Route, places: Mapping[_Item, _Place]) -> float:
     return (route.edges[0].kind == "calibration") * 1e9 + abs(places[one][1] - places[other][1])
 
 
-def _route(route: _Route, places: Mapping[_Item, _Place], labels: list[_Box], *, tell: bool) -> tuple[str, str]:
+def _route(
+    route: _Route, places: Mapping[_Item, _Place], labels: list[_Box], turn: _Turn, *, tell: bool
+) -> tuple[str, str]:
     """Give the line of a route and its label, which keeps off the labels before it."""
     kind = route.edges[0].kind
     color = _CALIBRATION if kind == "calibration" else _LINE
@@ -167,29 +184,31 @@ def _route(route: _Route, places: Mapping[_Item, _Place], labels: list[_Box], *,
     for one, other in pairwise(route.items):
         (x0, y0), (x1, y1) = places[one], places[other]
         x0, x1 = x0 + _CARD[0] / 2, x1 - _CARD[0] / 2 - (5 if other == route.items[-1] else 0)
-        if path:  # straight through the column of a bend
-            path += f" L {x0:.1f} {y0:.1f}"
-        path += f"{'' if path else f'M {x0:.1f} {y0:.1f}'} C {(x0 + x1) / 2:.1f} {y0:.1f} "
-        path += f"{(x0 + x1) / 2:.1f} {y1:.1f} {x1:.1f} {y1:.1f}"
-    dashes = _DASHES if kind == "calibration" else ""
-    line = f'<path d="{path}" fill="none" stroke="{color}" stroke-width="1.6"{dashes} marker-end="url(#{kind})"/>'
-    texts = ["calibration"] if kind == "calibration" else _called(route.edges[0].call) if tell else []
+        last = other == route.items[-1]
+        left = x1 - _TURN if last and turn == "end" else x0
+        right = x0 + _TURN if last and turn == "start" else x1
+        middle = (left + right) / 2  # a line leads to where the turn begins, and through the column of a bend
+        path += f"{' L' if path else 'M'} {x0:.1f} {y0:.1f} L {left:.1f} {y0:.1f}"
+        path += f" C {middle:.1f} {y0:.1f} {middle:.1f} {y1:.1f} {right:.1f} {y1:.1f} L {x1:.1f} {y1:.1f}"
+    dashes, arrow = (_DASHES, kind) if kind == "calibration" else ("", "derived")
+    line = f'<path d="{path}" fill="none" stroke="{color}" stroke-width="1.6"{dashes} marker-end="url(#{arrow})"/>'
+    texts: list[str] = [kind] if kind != "derived" else _called(route.edges[0].call) if tell else []
     heads = len(texts)
     texts += filter(None, [selection_of(route.edges)])
-    return line, _label(texts, heads, ((x0, y0), (x1, y1)), labels, color) if texts else ""
+    straight = {"start": ((right, y1), (x1, y1)), "end": ((x0, y0), (left, y0)), "middle": ((x0, y0), (x1, y1))}
+    return line, _label(texts, heads, straight[turn], labels, color) if texts else ""
 
 
 def _called(call: str) -> list[str]:
     """Give a call in one line, or in two where it needs them."""
     name, bracket, parameters = call.partition("(")
-    return [line for line in ([call] if _width(call) <= _GAP[0] - 28 else [name, bracket + parameters]) if line]
+    return [line for line in ([call] if _width(call) <= _LABEL else [name, bracket + parameters]) if line]
 
 
 def _label(texts: Sequence[str], heads: int, ends: tuple[_Place, _Place], labels: list[_Box], color: str) -> str:
-    """Give a label on the last piece of a line, where it covers no other; its first lines say more."""
+    """Give a label between two places on a line, where it covers no other; its first lines say more."""
     (x0, y0), (x1, y1) = ends
-    room = _GAP[0] - 28
-    shown = [_cut(text, room, 11) for text in texts]
+    shown = [_cut(text, _LABEL, 11) for text in texts]
     width, height = max(map(_width, shown)) + 14, 15 * len(shown) + 6
     boxes = []
     for t in (0.5, 0.36, 0.64, 0.25, 0.75):
@@ -221,12 +240,13 @@ def _card(node: Node, place: _Place, *, asked: bool) -> str:
     color = _LINE if node.missing else _DERIVED if "parents" in start else _ACQUIRED
     when = node.facts[0] if node.missing else next(fact for fact in node.facts if not fact.startswith("scan "))
     scan = f"scan {start['scan_id']} \u00b7 " if start.get("scan_id") is not None else ""
-    shows = " / ".join(str(start[key]) for key in ("session", "embryo") if start.get(key))
+    session = str(start.get("session_name") or _UUID.sub(r"\1", str(start.get("session") or "")))
+    shows = " / ".join(filter(None, [session, str(start.get("embryo") or "")]))
     purpose = f" \u00b7 {start['purpose']}" if start.get("purpose") else ""
     name = "missing" if node.missing else str(start.get("plan_name") or "run")
     room = _CARD[0] - 44
     texts = [
-        _words(x + 18, y + 24, _cut(name, room - 16, 15), 14, _SOFT if node.missing else _INK, weight=600),
+        _words(x + 18, y + 24, _cut(name, room + 2, 15), 14, _SOFT if node.missing else _INK, weight=600),
         _words(x + 18, y + 42, f"{scan}{node.uid[:8]}", 11, _SOFT),
         _words(x + 18, y + 57, _cut(when, room + 20, 11), 11, _SOFT),
         _words(x + 18, y + 72, _cut(f"{shows}{purpose}".removeprefix(" \u00b7 "), room + 20, 11), 11, _SOFT),
@@ -260,12 +280,24 @@ def _arrow(name: str, color: str) -> str:
 
 
 def _width(text: str, size: int = 11) -> float:
-    return len(text) * size * 0.56
+    """Measure a text, in a wide font: none that shows it takes more room."""
+    return size * sum(
+        0.4
+        if letter in _NARROW
+        else 1.0
+        if letter in _WIDE or letter > "\u0400"
+        else 0.78
+        if letter.isupper()
+        else 0.65
+        for letter in text
+    )
 
 
 def _cut(text: str, room: float, size: int) -> str:
-    most = int(room / (size * 0.56))
-    return text if len(text) <= most else f"{text[: most - 1]}\u2026"
+    if _width(text, size) <= room:
+        return text
+    most = max(n for n in range(len(text)) if n == 0 or _width(text[:n], size) + size <= room)
+    return f"{text[:most]}\u2026"
 
 
 def _safe(text: str) -> str:

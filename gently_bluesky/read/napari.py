@@ -5,6 +5,7 @@ are shown, good and stored in all their views, so that layers of one stream and 
 side by side. What is left out, and why, is in the metadata of each layer.
 """
 
+import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,8 +45,8 @@ def read_layers(path: str | Path) -> list[LayerData]:
     Parameters
     ----------
     path
-        A run folder; or a root, for its newest run; or what lies in a run folder, a volume (``000000.ome.tif``) or
-        a folder of them, for these volumes alone, good or not.
+        A run folder; or a root, for its newest run with images; or what lies in a run folder, a volume
+        (``000000.ome.tif``) or a folder of them, for these volumes alone, good or not.
 
     Returns
     -------
@@ -97,7 +98,7 @@ def _run_folder(path: Path) -> Path | None:
 def _opened(path: Path) -> tuple[Run, set[VolumeRef] | None]:
     """Give the run, and the volumes that are asked for; None: all."""
     if (path / ROOT_MARK).exists():
-        return Catalog(path)[-1], None
+        return _newest_with_images(Catalog(path)), None
     folder = _run_folder(path)
     if folder is None:
         raise RunNotFoundError(f"{path} is no root, no run folder and nothing in one.")
@@ -110,6 +111,15 @@ def _opened(path: Path) -> tuple[Run, set[VolumeRef] | None]:
     entries = read_entries(folder, pass_over=lambda _: None)
     there = [entry for entry in entries if PurePosixPath(entry.path).is_relative_to(inside)]
     return run, {VolumeRef(entry.resource, entry.index) for entry in there if entry.index is not None}
+
+
+def _newest_with_images(catalog: Catalog) -> Run:
+    """Give the newest run that has images, or the newest of all, which can say that it has none."""
+    for run in catalog:
+        with contextlib.suppress(GentlyError):  # a damaged run shows nothing
+            if any(run[name].images(key).stored.any() for name in run for key in run[name].image_keys):
+                return run
+    return catalog[-1]
 
 
 def _parts_of(run: Run, stream: Stream, wanted: set[VolumeRef] | None) -> Iterator["_Part"]:

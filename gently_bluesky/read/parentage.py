@@ -1,8 +1,8 @@
 """What a start document says its run was made from.
 
-`parents` are the runs that its data were derived from, `function` is what made them, `calibration` are the runs
-in which was measured what it was acquired with. `imported` names the runs of whose files it was imported, and
-the imports that it continues. Takes every spelling that a hand may have given them.
+`parents` are the runs that its data were derived from, `function` is what made them, `calibration` are the runs in
+which was measured what it was acquired with. `imported` names the runs of whose files it was made, and the imports
+that it continues. Takes every spelling that a hand may have given them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

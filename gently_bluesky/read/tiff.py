@@ -110,7 +110,7 @@ def _volume(path: Path) -> Iterator[tuple[Any, Any]]:
                 table[code]
             yield file, series
     except KeyError as error:
-        raise ValueError(f"{error.args[0]} (pip install imagecodecs)") from error
+        raise ValueError(f"{error.args[0]}: pip install imagecodecs") from error
     except (OSError, ValueError):
         raise
     except Exception as error:  # a damaged file may be anything, and what decodes has errors of its own
