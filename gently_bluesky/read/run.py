@@ -323,16 +323,7 @@ class Run:
                 return
 
     def _rebased(self, name: str, doc: Doc) -> Doc:
-        if name != "stream_resource" or not str(doc.get("uri", "")).startswith("file:"):
-            return doc
-        # in the run's own folder, however often the root has moved; or beside it, under the root as it was made
-        home = f"/{self.folder.relative_to(self._root).as_posix()}/"
-        old, new = self._recorded_uri.rstrip("/"), file_uri(self._root).rstrip("/")
-        if home in doc["uri"] and (self.folder / (here := doc["uri"].rpartition(home)[2])).exists():
-            return {**doc, "uri": new + home + here}
-        if old and doc["uri"].startswith(f"{old}/"):
-            return {**doc, "uri": new + doc["uri"][len(old) :]}
-        return doc
+        return rebased(name, doc, self._root, self.folder, self._recorded_uri)
 
     @property
     def left_beside(self) -> tuple[LeftBeside, ...]:
@@ -404,3 +395,17 @@ class Run:
     def keys(self) -> KeysView[str]:
         """Names of the streams."""
         return self._table.streams.keys()
+
+
+def rebased(name: str, doc: Doc, root: Path, folder: Path, recorded_uri: str) -> Doc:
+    """Give a document of a run as it reads where its root is now; `recorded_uri` is where that was when made."""
+    if name != "stream_resource" or not str(doc.get("uri", "")).startswith("file:"):
+        return doc
+    # in the run's own folder, however often the root has moved; or beside it, under the root as it was made
+    home = f"/{folder.relative_to(root).as_posix()}/"
+    old, new = recorded_uri.rstrip("/"), file_uri(root).rstrip("/")
+    if home in doc["uri"] and (folder / (here := doc["uri"].rpartition(home)[2])).exists():
+        return {**doc, "uri": new + home + here}
+    if old and doc["uri"].startswith(f"{old}/"):
+        return {**doc, "uri": new + doc["uri"][len(old) :]}
+    return doc

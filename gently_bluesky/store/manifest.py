@@ -5,7 +5,7 @@ changes when bytes move.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -121,10 +121,17 @@ def read_entries(folder: Path) -> list[ManifestEntry]:
         A line is damaged, is no entry, or names a file outside the run's folder.
     """
     entries: dict[tuple[str, str, int | None], ManifestEntry] = {}
+    for _, entry in entries_from(folder):
+        entries[entry.path or entry.uri, entry.resource, entry.index] = entry
+    return list(entries.values())
+
+
+def entries_from(folder: Path, start: int = 0) -> Iterator[tuple[int, ManifestEntry]]:
+    """Read the lines of a manifest from a byte on, each with the offset after it; raises as `read_entries`."""
     path = folder / MANIFEST
     if not path.exists():
-        return []
-    for offset, line in read_lines(path):
+        return
+    for offset, line in read_lines(path, start):
         try:
             entry = ManifestEntry(**{**line, "shape": tuple(line.get("shape", ()))})
             _check_types(entry)
@@ -135,8 +142,7 @@ def read_entries(folder: Path) -> list[ManifestEntry]:
                 f"{path}: the line that ends at byte {offset} names {entry.path!r}, which lies outside the run's "
                 "folder. Nothing there is read."
             )
-        entries[entry.path or entry.uri, entry.resource, entry.index] = entry
-    return list(entries.values())
+        yield offset, entry
 
 
 def by_path(entries: Iterable[ManifestEntry]) -> dict[str, list[ManifestEntry]]:
