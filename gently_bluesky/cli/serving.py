@@ -42,7 +42,7 @@ def serve(
 
         from gently_bluesky.serve.app import create_app  # noqa: PLC0415
         from gently_bluesky.serve.doors import is_loopback, names_of_host  # noqa: PLC0415
-        from gently_bluesky.serve.patience import patient  # noqa: PLC0415
+        from gently_bluesky.serve.patience import patient, patient_socket  # noqa: PLC0415
     except ImportError as error:
         raise MissingExtraError(f"Serving needs {error.name}: pip install 'gently_bluesky[server]'.") from error
     if token_file is not None:
@@ -60,6 +60,8 @@ def serve(
         host=host,
         port=port,
         http=patient(),
+        ws=patient_socket(),
+        ws_per_message_deflate=False,  # pictures are compressed already
         access_log=access_log,
         server_header=False,
         log_level="info" if access_log else "warning",

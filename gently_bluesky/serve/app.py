@@ -17,6 +17,7 @@ from gently_bluesky import __version__
 from gently_bluesky.read.assets import HandlerRegistry
 from gently_bluesky.serve.answers import ProblemAnswer
 from gently_bluesky.serve.doors import Doors, Limits
+from gently_bluesky.serve.live import live_router
 from gently_bluesky.serve.problems import UNFORESEEN, Problem, problem_of
 from gently_bluesky.serve.router import API, house, router
 
@@ -70,6 +71,7 @@ def create_app(
     app.add_exception_handler(HTTPException, _problem)
     app.add_exception_handler(Exception, _problem)
     app.include_router(router(shared))
+    app.include_router(live_router(shared.library.root))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     app.add_middleware(lambda inner: doors(inner, limits))
     return app
