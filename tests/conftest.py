@@ -23,6 +23,8 @@ from gently_bluesky import FileWriter
 from gently_bluesky.store import shards
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
     from tests.durability_rig import Measured
     from tests.zygote import Zygote
 
@@ -46,9 +48,10 @@ settings.load_profile("here")
 
 
 def _is_theirs(process: psutil.Process) -> bool:
-    """Whether it is multiprocessing's own, which lives as long as this process."""
+    """Whether it is multiprocessing's own, which lives as long as this process, or one of a browser's."""
     with contextlib.suppress(psutil.Error):
-        return "multiprocessing.resource_tracker" in " ".join(process.cmdline())
+        command = " ".join(process.cmdline())
+        return "multiprocessing.resource_tracker" in command or "chromium" in command
     return False
 
 
@@ -197,6 +200,23 @@ def npe2() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # pydantic's, of how npe2 describes its fields
         return importlib.import_module("npe2")
+
+
+@pytest.fixture(scope="module")
+def chromium() -> "Iterator[Browser]":
+    """A real browser; it reaches this machine and nothing else."""
+    path = tool("chromium", "chromium")
+    if importlib.util.find_spec("playwright") is None:
+        _missing("playwright (pip install playwright)")
+    from playwright.sync_api import sync_playwright
+
+    offline = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--headless", "--disable-gpu", *offline]
+        )
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -67,7 +67,7 @@ def serving(app: FastAPI, **options: Any) -> Iterator[str]:
         "access_log": False,
         "lifespan": "off",
     }
-    server = uvicorn.Server(uvicorn.Config(app, port=0, **settings | options))
+    server = uvicorn.Server(uvicorn.Config(app, **{"port": 0} | settings | options))
     thread = threading.Thread(target=server.run, name="server")
     thread.start()
     try:

@@ -18,6 +18,7 @@ from gently_bluesky.read.assets import HandlerRegistry
 from gently_bluesky.serve.answers import ProblemAnswer
 from gently_bluesky.serve.doors import Doors, Limits
 from gently_bluesky.serve.live import live_router
+from gently_bluesky.serve.page_files import page_router
 from gently_bluesky.serve.problems import UNFORESEEN, Problem, problem_of
 from gently_bluesky.serve.router import API, house, router
 
@@ -72,6 +73,7 @@ def create_app(
     app.add_exception_handler(Exception, _problem)
     app.include_router(router(shared))
     app.include_router(live_router(shared.library.root))
+    app.include_router(page_router())
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     app.add_middleware(lambda inner: doors(inner, limits))
     return app
