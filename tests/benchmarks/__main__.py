@@ -20,7 +20,7 @@ from typing import Protocol
 
 from rich.console import Console
 
-from tests.benchmarks import engine, frames, journal, keep, memory, ome_zarr, planes, serve, suitcase
+from tests.benchmarks import engine, frames, journal, keep, live, memory, ome_zarr, planes, serve, suitcase
 from tests.benchmarks.pairs import Row
 from tests.benchmarks.table import Noise, as_json, show, surroundings
 
@@ -36,6 +36,7 @@ THEMES: Mapping[str, Theme] = {
     "frames": frames.measure,
     "planes": planes.measure,
     "engine": engine.measure,
+    "live": live.measure,
     "memory": memory.measure,
     "suitcase": suitcase.measure,
     "journal": journal.measure,

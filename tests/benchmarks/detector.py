@@ -68,6 +68,8 @@ class Detector:
         """Seconds from the last frame's arrival to the next trigger."""
         self.to_exposure: list[float] = []
         """Seconds from the last frame's arrival to the moment when the next one could be exposed."""
+        self.late: list[float] = []
+        """Seconds by which each frame was taken from the camera after it was there, at a camera's pace."""
         self._sink = sink
         self._keys = list(keys)
         self._frames = frames
@@ -127,8 +129,9 @@ class Detector:
                 frame = self._frames[plane % len(self._frames)]
                 frame[0, :2] = address(event, plane)
                 pause = ready + (plane + 1) * self._exposure_s - time.perf_counter()
-                if self._exposure_s and pause > 0:
-                    time.sleep(pause)
+                if self._exposure_s:
+                    self.late.append(max(0.0, -pause))
+                    time.sleep(max(0.0, pause))
                 self._last_frame = time.perf_counter()
                 for volume in volumes:
                     volume.write(plane, frame)
@@ -148,4 +151,4 @@ class Detector:
 
     def forget_run(self) -> None:
         """Begin anew: what the last run left is not measured with the next."""
-        self.to_trigger, self.to_exposure, self._last_frame = [], [], None
+        self.to_trigger, self.to_exposure, self.late, self._last_frame = [], [], [], None
