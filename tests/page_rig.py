@@ -33,6 +33,7 @@ class Viewer:
         self.page = page
         self.url = url
         self.errors: list[str] = []
+        self.expected: tuple[str, ...] = ("willReadFrequently",)  # that is what tests do
         self.elsewhere: list[str] = []
         page.set_default_timeout(2e3 * DEADLINE_S)  # a machine that others use as well takes its time
         page.on("console", lambda message: self._console(message.type, message.text))
@@ -40,7 +41,7 @@ class Viewer:
         page.on("request", lambda request: self._asked(request.url))
 
     def _console(self, kind: str, text: str) -> None:
-        if kind in {"error", "warning"} and "willReadFrequently" not in text:  # that is what tests do
+        if kind in {"error", "warning"} and not any(each in text for each in self.expected):
             self.errors.append(text)
 
     def _asked(self, url: str) -> None:
@@ -50,6 +51,11 @@ class Viewer:
     def open(self, address: str = "") -> "Viewer":
         """Go to an address: the part after #."""
         self.page.goto(f"{self.url}/{f'#{address}' if address else ''}")
+        return self
+
+    def expecting(self, *words: str) -> "Viewer":
+        """Let the browser complain with these words."""
+        self.expected += words
         return self
 
     def all(self, selector: str) -> Locator:

@@ -227,12 +227,11 @@ def test_an_address_that_leads_nowhere_is_said_or_shows_what_there_is(
     root: Path, url: str, look: Look, address: str
 ) -> None:
     recorded(root)
-    viewer = look(url).open(address)
+    viewer = look(url).expecting("404").open(address)
     if address.startswith("run=-1"):
         viewer.wait(lambda: viewer.drawn() is not None)
     else:
         viewer.says("gently-volume .problem", "No run")
-        viewer.errors = [each for each in viewer.errors if "404" not in each]  # Chromium's own word for it
 
 
 def test_every_key_does_what_it_says(root: Path, url: str, look: Look) -> None:
@@ -390,7 +389,7 @@ def test_a_server_that_goes_is_said_and_one_that_comes_back_is_heard(root: Path,
     recorded(root)
     app = create_app(root)
     with serving(app) as url:
-        viewer = look(url).open()
+        viewer = look(url).expecting("WebSocket", "ERR_CONNECTION").open()
         viewer.says("gently-now .pill", "finished")
         port = int(url.rpartition(":")[2])
     viewer.says("gently-now .problem", "does not answer", "Trying again")
@@ -400,16 +399,14 @@ def test_a_server_that_goes_is_said_and_one_that_comes_back_is_heard(root: Path,
         viewer.wait(lambda: not viewer.all("gently-now .problem").is_visible())
         acquiring.end()
         viewer.page.goto("about:blank")
-    viewer.errors = [each for each in viewer.errors if "WebSocket" not in each and "ERR_CONNECTION" not in each]
     viewer.elsewhere.clear()
 
 
 def test_a_volume_that_was_removed_is_said_in_the_words_of_the_server(root: Path, url: str, look: Look) -> None:
     run = recorded(root)
     discard(root, run.uid)
-    viewer = look(url).open(f"run={run.uid}&event=1&show=cam_a_image")
+    viewer = look(url).expecting("410").open(f"run={run.uid}&event=1&show=cam_a_image")
     viewer.says("gently-volume .pane.z .said", "was removed")
-    viewer.errors = [each for each in viewer.errors if "410" not in each]
 
 
 def test_a_run_without_images_is_said(root: Path, url: str, look: Look) -> None:

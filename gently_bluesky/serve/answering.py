@@ -5,13 +5,12 @@ done in threads; here only bytes and headers are handled.
 """
 
 import asyncio
-import contextlib
 import gzip
 import logging
 import re
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -65,10 +64,12 @@ class House:
         """Let a request find what it needs: a dependency of the router."""
         request.state.house = self
 
-    @contextlib.asynccontextmanager
-    async def turn(self, *, heavy: bool = False) -> AsyncIterator[None]:
-        """Wait for a turn; TooBusyError if it does not come."""
+    async def turn(self, *, heavy: bool = False) -> asyncio.Semaphore:
+        """Wait for a turn, and give what is to be released after it; TooBusyError if it does not come."""
         turns = self._heavy if heavy else self._light
+        if not turns.locked():
+            await turns.acquire()
+            return turns
         if self._waiting >= self.limits.waiting:
             raise TooBusyError(f"{self._waiting} requests wait for their turn already. Try again in a moment.")
         self._waiting += 1
@@ -81,10 +82,7 @@ class House:
             ) from None
         finally:
             self._waiting -= 1
-        try:
-            yield
-        finally:
-            turns.release()
+        return turns
 
 
 class Room:
@@ -127,20 +125,18 @@ async def house_of(request: Request) -> House:
     return house
 
 
-async def _in_turn(request: Request) -> AsyncIterator[None]:
-    async with request.state.house.turn():
-        yield
+async def _in_turn(request: Request) -> None:
+    request.state.turn = await request.state.house.turn()
 
 
-async def _in_heavy_turn(request: Request) -> AsyncIterator[None]:
-    async with request.state.house.turn(heavy=True):
-        yield
+async def _in_heavy_turn(request: Request) -> None:
+    request.state.turn = await request.state.house.turn(heavy=True)
 
 
 InHouse = Annotated[House, Depends(house_of)]
-LIGHT = Depends(_in_turn, scope="function")
+LIGHT = Depends(_in_turn)
 """A dependency of routes that read a plane, or documents."""
-HEAVY = Depends(_in_heavy_turn, scope="function")
+HEAVY = Depends(_in_heavy_turn)
 """A dependency of routes that read whole volumes."""
 
 
@@ -171,6 +167,9 @@ class GentlyRoute(APIRoute):
                     log.exception("%s %s", request.method, request.url.path)
                     problem = UNFORESEEN
                 response = problem.response()
+            finally:
+                if (turn := getattr(request.state, "turn", None)) is not None:
+                    turn.release()
             return await _finished(request, response)
 
         return handler

@@ -29,7 +29,6 @@ from tests.benchmarks.planes import KEY, TIME, acquire
 from tests.benchmarks.runs import emptied
 
 CLIENTS = 32
-_API = f"/api/v1/runs/-1/streams/primary/series/{KEY}"
 _TILED_KEY = "secret"
 
 Once = Callable[[], Mapping[str, float]]
@@ -126,6 +125,8 @@ def measure(folder: Path, *, tiny: bool) -> Iterator[Row]:
         acquire(shallow, max(planes // 10, 2), side)
         ports = {kind: running.enter_context(server(kind, root)) for kind in ("ours", "bare", "tiled")}
         ports["shallow"] = running.enter_context(server("ours", shallow))
+        series = {each: _address(each) for each in (root, shallow)}
+        api = series[root]
         nbytes = 2 * side * side
         most = nbytes * max(1, -(-planes // side)) + 4096
 
@@ -138,9 +139,11 @@ def measure(folder: Path, *, tiny: bool) -> Iterator[Row]:
         tiled = client("tiled", Authorization=f"Apikey {_TILED_KEY}")
         plane = in_turns(
             {
-                "ours": timed(ours, f"{_API}/pixels?slice=0,{{}}", planes),
+                "ours": timed(ours, f"{api}/pixels?slice=0,{{}}", planes),
                 "bare": timed(bare, "/z/{}", planes),
-                "shallow": timed(client("shallow"), f"{_API}/pixels?slice=0,{{}}", max(planes // 10, 2)),
+                "shallow": timed(
+                    client("shallow"), f"{series[shallow]}/pixels?slice=0,{{}}", max(planes // 10, 2)
+                ),
             },
             rounds=rounds,
             settle=False,
@@ -148,7 +151,7 @@ def measure(folder: Path, *, tiny: bool) -> Iterator[Row]:
         )
         across = in_turns(
             {
-                "ours": timed(ours, f"{_API}/pixels?slice=0,:,{{}}", side, hold=False),
+                "ours": timed(ours, f"{api}/pixels?slice=0,:,{{}}", side, hold=False),
                 "bare": timed(bare, "/y/{}", side, hold=False),
             },
             rounds=rounds,
@@ -158,7 +161,7 @@ def measure(folder: Path, *, tiny: bool) -> Iterator[Row]:
         tiled_path = "/api/v1/array/full/volume?slice={}&format=application/octet-stream"
         whole = in_turns(
             {
-                "ours": timed(ours, f"{_API}/pixels?slice=0,{{}}", planes),
+                "ours": timed(ours, f"{api}/pixels?slice=0,{{}}", planes),
                 "tiled": timed(tiled, tiled_path, planes),
             },
             rounds=few,
@@ -167,7 +170,7 @@ def measure(folder: Path, *, tiny: bool) -> Iterator[Row]:
         images = Catalog(root)[-1]["primary"][KEY]
         shown = in_turns(
             {
-                "ours": timed(ours, f"{_API}/pixels?slice=0,{{}}&format=jpeg&size=512", planes, hold=False),
+                "ours": timed(ours, f"{api}/pixels?slice=0,{{}}&format=jpeg&size=512", planes, hold=False),
                 "in process": _pictures(lambda z: images[0, z], planes),
             },
             rounds=min(rounds, planes - rounds // 4),
@@ -176,7 +179,7 @@ def measure(folder: Path, *, tiny: bool) -> Iterator[Row]:
         )
         many = in_turns(
             {
-                "ours": crowd(ports["ours"][0], f"{_API}/pixels?slice=0,{{}}", planes, most, each),
+                "ours": crowd(ports["ours"][0], f"{api}/pixels?slice=0,{{}}", planes, most, each),
                 "bare": crowd(ports["bare"][0], "/z/{}", planes, most, each),
             },
             rounds=few,
@@ -202,6 +205,10 @@ def measure(folder: Path, *, tiny: bool) -> Iterator[Row]:
         "serve", f"{CLIENTS} clients at once, speed to the bare server's", speed, "x", Target(">=", 0.85), *times
     )
     yield Row("serve", "anonymous memory more than the bare server's, after all", Spread.of([grown]), "MB")
+
+
+def _address(root: Path) -> str:
+    return f"/api/v1/runs/{Catalog(root)[-1].uid}/streams/primary/series/{KEY}"
 
 
 def _pictures(read: Callable[[int], NDArray[Any]], planes: int) -> Once:
@@ -261,7 +268,7 @@ def _tiled(root: Path) -> Any:
 
 def _run(kind: str, root: Path) -> None:
     app = {"ours": _ours, "bare": _bare, "tiled": _tiled}[kind](root)
-    config = uvicorn.Config(app, port=0, log_level="critical", access_log=False)
+    config = uvicorn.Config(app, port=0, log_level="critical", access_log=False, timeout_keep_alive=600)
     listening = config.bind_socket()
     print(json.dumps(listening.getsockname()[1]), flush=True)
     uvicorn.Server(config).run(sockets=[listening])
