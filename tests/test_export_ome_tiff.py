@@ -14,8 +14,10 @@ from gently_bluesky.exchange.selection import select
 from gently_bluesky.store.ome_tiff import examine
 from tests.data_rig import SHAPE, Camera, frame_times, inline, manifest, record, taken, volume
 from tests.export_rig import pixels, timelapse
+from tests.old_session_rig import the_run, told
 from tests.test_derive import doubled
 from tests.test_export_imagej import seen_by_bio_formats
+from tests.test_replay import flight
 
 
 @pytest.mark.parametrize("image_format", ["ome-tiff", "ome-zarr"])
@@ -43,6 +45,21 @@ def test_what_was_derived_has_the_time_of_what_was_measured(root: Path, tmp_path
     (path,) = ome_tiff(select(derive(doubled, run, into=root)), tmp_path)
     assert path.name == "s_e1_t0000_A_488_only_doubled.ome.tif"
     assert set(examine(path).times or ()) == {run["primary"].time[0]}
+
+
+def test_volumes_whose_times_are_not_known_are_whole_all_the_same(root: Path, tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "x.tif", volume(0), photometric="minisblack")
+    run = the_run(tmp_path / "x.tif", root, copied=True)
+    (path,) = ome_tiff(select(run), tmp_path / "out")
+    assert np.isnan(examine(path).times or ()).all()
+    assert "torn" not in told(path, tmp_path / "new")
+
+
+def test_a_fly_scan_has_volumes_and_no_events(root: Path, tmp_path: Path) -> None:
+    run = record(root, flight)
+    paths = ome_tiff(select(run), tmp_path)
+    for path, flown in zip(paths, run["primary"].images("cam_image")[:], strict=True):
+        np.testing.assert_array_equal(tifffile.imread(path), flown)
 
 
 def test_single_frames_of_others_are_volumes_of_one_plane(root: Path, tmp_path: Path) -> None:

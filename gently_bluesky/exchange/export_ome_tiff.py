@@ -4,6 +4,7 @@ Each file says of which run, stream resource and event it is, so that an import 
 """
 
 import contextlib
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -77,7 +78,7 @@ def ome_tiff(
             with contextlib.closing(file):
                 for z, plane in enumerate(pixels.planes()):
                     data = np.ascontiguousarray(plane, geometry.dtype)
-                    file.write(z, data.data.cast("B"), times[z] or 0.0, pool)
+                    file.write(z, data.data.cast("B"), times[z], pool)
                     staging.wrote(data.nbytes)
             row = volume.stream.rows[volume.event]
             event = (
@@ -119,13 +120,13 @@ def _facts(volume: Selected, found: Found | None, planes: int) -> VolumeFacts:
     )
 
 
-def _times(volume: Selected, found: Found | None, planes: int) -> Sequence[float | None]:
-    """Give when each plane was taken, as far as that is known."""
+def _times(volume: Selected, found: Found | None, planes: int) -> Sequence[float]:
+    """Give when each plane was taken; nan where that is not known."""
     if found is not None and found.times is not None:
-        return [time or None for time in found.times]
+        return [time or math.nan for time in found.times]
     row, measured = volume.stream.rows[volume.event], volume.shows.time
     if measured is None:
-        return [None] * planes
+        return [math.nan] * planes
     event = {"data": row.data, "timestamps": row.timestamps, "time": measured}
     times = frame_times_of(volume.shows.data_key, planes, event)
-    return [time if time is not None and np.isfinite(time) else None for time in times]
+    return [math.nan if time is None else time for time in times]

@@ -130,16 +130,16 @@ def facts_of_zarr(attributes: Mapping[str, Any]) -> FileFacts:
         steps = [*full.get("coordinateTransformations", ()), *scales.get("coordinateTransformations", ())]
         factors = [step["scale"] for step in steps if step["type"] == "scale"]
         spacing = [math.prod(each) for each in zip(*factors, strict=True)] if factors else []
-        every = dict(zip((axis["name"] for axis in axes), zip(axes, spacing, strict=bool(spacing)), strict=False))
-        time, interval = every.get("t", ({}, 0.0))
+        spaced = list(zip(axes, spacing, strict=bool(spacing)))  # none, if nothing is scaled
+        interval_s = (size * _S.get(axis.get("unit", ""), 0.0) for axis, size in spaced if axis["name"] == "t")
         return FileFacts(
             voxel_size_um={
                 axis["name"].upper(): round(size * _UM[axis["unit"]], 12)
-                for axis, size in zip(axes, spacing, strict=bool(spacing))
+                for axis, size in spaced
                 if axis["name"] in {"z", "y", "x"} and axis.get("unit") in _UM
             },
             channels=[str(each.get("label", "")) for each in said.get("omero", {}).get("channels", ())],
-            interval_s=_above_0(interval) * _S.get(time.get("unit", ""), 0.0),
+            interval_s=_above_0(next(interval_s, 0.0)),
             own=of_export(attributes.get(HOME)),
             path=str(full["path"]),
             axes="".join(axis["name"].upper() for axis in axes),

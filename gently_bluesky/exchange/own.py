@@ -96,7 +96,8 @@ def of_export(said: Any) -> Own:
                 known = {"embryo": said["embryo"], "timepoint": timepoint, "time": time}
                 volumes[t, c] = _known(known | {key: address.get(key) for key in ("view", "channel")})
         addresses = (address for row in said["volumes"] for address in row)
-        return Own(said["session"], tuple(dict.fromkeys(each["run_uid"] for each in addresses)), volumes)
+        session = None if said["session"] is None else str(said["session"])
+        return Own(session, tuple(dict.fromkeys(str(each["run_uid"]) for each in addresses)), volumes)
     except (KeyError, TypeError, ValueError, AttributeError):
         return Own()
 

@@ -107,7 +107,7 @@ def _images(array: _Array, said: Said, began: float | None, status: Mapping[str,
         cut = ",".join(at.get(axis, ":") for axis in array.axes) if apart else "..."
         plane, own = facts.planes.get((t, c), {}), dict(facts.own.volumes.get((t, c), {}))
         view, time = own.pop("view", None), own.pop("time", None)
-        values: dict[str, Scalar] = {"timepoint": t} if "T" in apart else {}
+        values: dict[str, Scalar] = {"timepoint": t} if "T" in apart and not facts.own.volumes else {}
         values |= {
             name: i for name, axis, i in (("time_index", "T", t), ("channel_index", "C", c)) if axis in apart
         }
