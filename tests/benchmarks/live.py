@@ -115,7 +115,8 @@ def measure(folder: Path, *, tiny: bool) -> Iterator[Row]:
             "live", f"later taken from the camera, of 100 frames the latest, with {who}", more, "ms", None, *shown
         )
     lost = Spread.of(measured.values("viewers", LOST))
-    yield Row("live", f"frames lost with {VIEWERS} viewers", lost, "", Target("<=", 0))
+    each = (f"{sum(measured.values(side, LOST)):.0f} in all" for side in ("viewers", "none"))
+    yield Row("live", f"frames lost with {VIEWERS} viewers, and with none", lost, "", Target("<=", 0), *each)
 
 
 # --- how soon -------------------------------------------------------------------------------------------------
