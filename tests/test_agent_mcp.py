@@ -36,6 +36,7 @@ from tests.old_session_rig import SESSION as OLD
 from tests.test_cli import gently
 
 MOST_TEXT = 8_000
+TOKEN = "open-sesame-16-more"
 
 
 @pytest.fixture(scope="module")
@@ -401,8 +402,8 @@ def test_beyond_this_machine_a_token_is_needed(night: Path) -> None:
 
 
 def test_with_a_token_nothing_is_told_without_it(night: Path) -> None:
-    with serving(night, environment={"GENTLY_TOKEN": "sesame"}) as address:
-        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "sesame"}, {"Authorization": ""}):
+    with serving(night, environment={"GENTLY_TOKEN": TOKEN}) as address:
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": TOKEN}, {"Authorization": ""}):
             reply = httpx2.post(address, headers=headers, json={"jsonrpc": "2.0", "id": 1, "method": "tools/list"})
             assert reply.status_code == 401
             assert "tools" not in reply.text
@@ -410,7 +411,7 @@ def test_with_a_token_nothing_is_told_without_it(night: Path) -> None:
         async def talk(ask: Ask) -> None:
             assert (await ask("get_status")).facts["runs"] == 4
 
-        talk_to(over_http(address, "sesame"), talk)
+        talk_to(over_http(address, TOKEN), talk)
 
 
 def test_another_host_or_origin_is_refused(night: Path) -> None:

@@ -391,7 +391,7 @@ def test_derived_volumes_are_found_when_they_are_asked_for(run: Run, root: Path)
 
 def test_the_readme_is_true(root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"^```python\n(.*?)^```$", readme.partition("## Derived data")[2], re.M | re.S)
+    code = re.findall(r"^```python\n(.*?)^```$", readme.partition("## Derived data")[2], re.M | re.S)[0]
     with FileWriter(root) as writer:
         run_engine, _ = connected(writer)
         dispim = simulated(sink=writer)

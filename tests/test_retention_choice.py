@@ -152,15 +152,17 @@ def is_kept(rule: KeepRule, run: Holding, row: VolumeRow, roots: Sequence[Holdin
     return len(newer) < rule.newest
 
 
-def may_go(policy: Policy, run: Holding, form: StoredForm, roots: Sequence[Holding]) -> bool:
-    """Whether nothing protects a form, whichever rule names it."""
+def may_go(
+    policy: Policy, run: Holding, form: StoredForm, roots: Sequence[Holding], *, once_in: str | None = None
+) -> bool:
+    """Whether nothing protects a form from a rule."""
     ids = {volume.id for volume in form.volumes}
     same = [volume for other in run.forms for volume in other.volumes if volume.id in ids]
     return (
         run.ended is not None
         and run.tags is not None
         and "keep" not in run.tags
-        and not run.children
+        and (not run.children or once_in is not None)
         and all(volume.entry.xxh3_128 for volume in form.volumes)
         and not any(
             is_kept(rule, run, row, roots) for rule in policy.keep for volume in same for row in volume.rows
@@ -197,7 +199,7 @@ def test_what_goes_is_named_and_unprotected_and_what_relies_on_another_form_has_
         if rule is None:
             continue
         assert names(rule, run, form)
-        assert may_go(policy, run, form, roots)
+        assert may_go(policy, run, form, roots, once_in=rule.once_in)
         if rule.once_in is not None:
             for volume in form.volumes:
                 assert any(
@@ -216,7 +218,8 @@ def test_all_that_is_old_enough_goes_or_is_told_why_not(policy: Policy, roots: l
     assert all(why for _, why in choice.kept.values())
     by_age = [rule for rule in policy.remove if not (rule.once_in or rule.total_above_gb or rule.free_below_gb)]
     for run, form in everything(roots):
-        if any(names(rule, run, form) for rule in by_age):
+        taken = choice.taken.get((run.folder, form.path))
+        if any(names(rule, run, form) for rule in by_age) and (taken is None or taken.once_in is None):
             assert is_taken(choice, run, form) is may_go(policy, run, form, roots)
             assert is_taken(choice, run, form) or (run.folder, form.path) in choice.kept
 

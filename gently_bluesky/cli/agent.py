@@ -24,6 +24,9 @@ def agent(
         str, typer.Option(help=f"With --http: beyond this machine only with {_TOKEN} set.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="With --http; 0 takes any.")] = 8765,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="With --http: a further name of this server.")
+    ] = None,
     may_tag: Annotated[bool, typer.Option("--may-tag", help="Let it add tags and notes to runs.")] = False,
     by: Annotated[str, typer.Option(help="In whose name it adds them.")] = "agent",
 ) -> None:
@@ -44,7 +47,8 @@ def agent(
         return
     import uvicorn  # noqa: PLC0415
 
-    application = http_app(server, host=host, token=os.environ.get(_TOKEN) or None)
+    token = os.environ.get(_TOKEN) or None
+    application = http_app(server, host=host, token=token, allowed_hosts=allow_host or ())
     config = uvicorn.Config(
         application, host=host, port=port, log_level="warning", limit_concurrency=_MOST_CLIENTS
     )

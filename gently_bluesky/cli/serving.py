@@ -52,11 +52,10 @@ def serve(
         token = token_file.read_text(encoding="utf-8").strip()
     if token is None and not is_loopback(host):
         token = secrets.token_urlsafe(32)
-    names = names_of_host(host, [*(allow_host or ()), *(() if is_loopback(host) else _own_names())])
     application = create_app(
         root,
         token=token,
-        allowed_hosts=names,
+        allowed_hosts=names_of_host(host, allow_host or ()),
         allowed_origins=allow_origin or (),
         may_tag=may_tag,
         old_routes=old_routes,
@@ -80,11 +79,6 @@ def serve(
     shown = f"http://{_shown(host)}:{listening.getsockname()[1]}/" + ("" if token is None else f"?token={token}")
     out.print(f"{root} is at {shown}", highlight=False, markup=False, soft_wrap=True)
     uvicorn.Server(config).run(sockets=[listening])
-
-
-def _own_names() -> list[str]:
-    name = socket.gethostname()
-    return [name, f"{name}.local", socket.getfqdn()]
 
 
 def _shown(host: str) -> str:

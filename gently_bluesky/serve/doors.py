@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import ipaddress
 import re
+import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -302,8 +303,14 @@ class _Answer:
 
 
 def names_of_host(host: str, more: Iterable[str] = ()) -> frozenset[str]:
-    """Give the names that a server on this address answers to, beside localhost and addresses."""
-    named = () if _is_address(host) else (host,)
+    """Give the names that a server on this address answers to, beside localhost and addresses.
+
+    They are those given and, where others reach it, this machine's own.
+    """
+    named: tuple[str, ...] = () if _is_address(host) else (host,)
+    if not is_loopback(host):
+        own = socket.gethostname()
+        named = (*named, own, f"{own}.local", socket.getfqdn())
     return frozenset(name.lower().rstrip(".") for name in (*named, *more))
 
 

@@ -5,9 +5,8 @@ calls run at once, each with a catalog of its own; the rest wait, so an agent th
 """
 
 import contextlib
-import hmac
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from queue import LifoQueue
@@ -19,17 +18,19 @@ from mcp.server.transport_security import TransportSecuritySettings
 from mcp_types import CallToolResult, InputRequiredResult, TextContent, ToolAnnotations
 
 from gently_bluesky import __version__
-from gently_bluesky.errors import GentlyError
+from gently_bluesky.errors import ConfigError, GentlyError
 from gently_bluesky.read.catalog import Catalog
 from gently_bluesky.serve.agent.answering import Facts, Shown, as_text
 from gently_bluesky.serve.agent.tools import READING, WRITING, bound
+from gently_bluesky.serve.doors import Doors, Limits, is_loopback, names_of_host
 
 if TYPE_CHECKING:
-    from starlette.applications import Starlette
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp
 
 AT_ONCE = 4
 """So many calls run at once."""
+
+_BODY_BYTES = 1 << 20  # of a call
 
 INSTRUCTIONS = """\
 The data of a dual-view light-sheet microscope (diSPIM): runs of plans, events, volumes (z, y, x) of embryos.
@@ -126,11 +127,11 @@ def _answer(catalogs: Catalogs, tool: Callable[..., Facts | Shown], *args: Any, 
 
 # --- over HTTP ----------------------------------------------------------------------------------------------
 
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
-
-def http_app(server: AgentServer, *, host: str = "127.0.0.1", token: str | None = None) -> "ASGIApp":
-    """Give the server as an ASGI application, at /mcp.
+def http_app(
+    server: AgentServer, *, host: str = "127.0.0.1", token: str | None = None, allowed_hosts: Iterable[str] = ()
+) -> "ASGIApp":
+    """Give the server as an ASGI application, at /mcp, behind the doors that `serve` has.
 
     Parameters
     ----------
@@ -138,44 +139,21 @@ def http_app(server: AgentServer, *, host: str = "127.0.0.1", token: str | None 
         Where it will listen; beyond this machine only with a token.
     token
         What clients must send: ``Authorization: Bearer <token>``.
+    allowed_hosts
+        Names that it answers to, beside localhost and addresses.
 
     Raises
     ------
-    ValueError
-        It would listen beyond this machine without a token.
+    ConfigError
+        It would listen beyond this machine without a token, or the token is too short to be one.
     """
-    if host not in LOOPBACK and not token:
-        raise ValueError(f"{host} can be reached from other machines: give a token, or listen on 127.0.0.1.")
-    names = sorted(
-        LOOPBACK - {"::1"} | {"[::1]"} | ({host} if host not in {"0.0.0.0", "::", *LOOPBACK} else set())
-    )
-    anywhere = host in {"0.0.0.0", "::"}  # whoever has the token may call it by any name
-    security = TransportSecuritySettings(
-        enable_dns_rebinding_protection=not anywhere,
-        allowed_hosts=[each for name in names for each in (name, f"{name}:*")],
-        allowed_origins=[f"http://{name}:*" for name in names],
-    )
-    app: Starlette = server.streamable_http_app(
+    if token is None and not is_loopback(host):
+        raise ConfigError(f"{host} can be reached from other machines: give a token, or listen on 127.0.0.1.")
+    app = server.streamable_http_app(
         stateless_http=True,
         json_response=True,
         host=host,
-        transport_security=security,
-        max_request_body_size=1 << 20,
+        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),  # the doors do
+        max_request_body_size=_BODY_BYTES,
     )
-    return app if token is None else _with_token(app, token)
-
-
-def _with_token(app: "ASGIApp", token: str) -> "ASGIApp":
-    from starlette.responses import PlainTextResponse  # noqa: PLC0415 - for HTTP alone
-
-    wanted = f"Bearer {token}".encode()
-
-    async def guarded(scope: "Scope", receive: "Receive", send: "Send") -> None:
-        if scope["type"] == "http":
-            sent = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-            if not hmac.compare_digest(sent, wanted):
-                refused = PlainTextResponse("A token is needed: Authorization: Bearer <token>.\n", 401)
-                return await refused(scope, receive, send)
-        return await app(scope, receive, send)
-
-    return guarded
+    return Doors(token, names_of_host(host, allowed_hosts))(app, Limits(body_bytes=_BODY_BYTES))
