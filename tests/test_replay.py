@@ -197,6 +197,20 @@ def test_what_files_alone_know_goes_with_the_pixels_and_no_frame_that_never_came
     assert verify(tmp_path / "copy").errors == ()
 
 
+@pytest.mark.parametrize("within", [{}, {"z_centre_um": 40.0}])
+def test_a_plane_is_as_high_in_every_copy_as_it_was(root: Path, tmp_path: Path, within: dict[str, float]) -> None:
+    place = {"voxel_size_um": [2.0, 0.5, 0.5], "stage_position_um": [1.0, 2.0, 30.0]} | within
+    arrays = inline("img", volume(0), volume(1), **place)
+    run = record(root, bp.count([arrays], 2), inline_limit_bytes=10)
+    for number, other in enumerate((*FORMATS, *FORMATS)):
+        run = into(run, tmp_path / str(number), fill=True, image_format=other)
+        for entry in manifest(run.folder):
+            said = examine(run.folder / entry["path"], entry["index"]).metadata
+            heights = np.add(said.get("z_um", 0), said["stage_position_um"][2])
+            of_planes = 40 + 2 * (np.arange(SHAPE[0]) - (SHAPE[0] - 1) / 2) if within else [0.0]
+            np.testing.assert_allclose(np.unique(heights), np.add(of_planes, 30))
+
+
 def test_filled_once_more_from_the_copy_it_is_still_the_same(run: Run, tmp_path: Path) -> None:
     second = into(run, tmp_path / "second", fill=True)
     third = into(second, tmp_path / "third", fill=True)

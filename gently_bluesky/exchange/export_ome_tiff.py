@@ -105,10 +105,6 @@ def _found(volume: Selected) -> Found | None:
 def _facts(volume: Selected, found: Found | None, planes: int) -> VolumeFacts:
     row, key = volume.stream.rows[volume.event], volume.shows.data_key
     entry = next(doc["data_keys"][key] for doc in volume.stream.descriptors if doc["uid"] == row.descriptor)
-    said = metadata_of(entry, planes, {"data": row.data})
-    stored = {} if found is None else dict(found.metadata)
-    if "stage_position_um" in said:  # an OME-TIFF tells heights of stage and scan together
-        stored.pop("z_um", None)
     ref = row.volumes.get(key) or VolumeRef(row.uid or "", 0)
     return VolumeFacts(
         run_uid=volume.run.uid,
@@ -116,7 +112,7 @@ def _facts(volume: Selected, found: Found | None, planes: int) -> VolumeFacts:
         data_key=key,
         index=ref.index,
         run=start_facts(volume.run.start),
-        metadata={**stored, **said},  # type: ignore[typeddict-item]
+        metadata=metadata_of(entry, planes, {"data": row.data}, found),
     )
 
 

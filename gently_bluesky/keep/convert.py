@@ -285,14 +285,14 @@ class _Conversion:
         row, key = self._rows.get(_ref(entry), (None, entry.data_key))
         said: dict[str, Any] = {} if row is None else dict(self._table.data_keys(row.descriptor)[key])
         event = {"data": {} if row is None else row.data}
-        found = examine(self._folder / entry.path, entry.index).metadata
+        found = examine(self._folder / entry.path, entry.index)
         facts = VolumeFacts(
             run_uid=str(self._start["uid"]),
             resource_uid=entry.resource,
             data_key=entry.data_key,
             index=index,
             run=start_facts(self._start),
-            metadata={**found, **metadata_of(said, geometry.planes, event)},  # the documents are right
+            metadata=metadata_of(said, geometry.planes, event, found),
         )
         name = self._name_for(entry)
         folder = without_links(self._root, (self._folder / name).relative_to(self._root))

@@ -21,10 +21,13 @@ Doc = dict[str, Any]
 _NUMERIC = "biufc"
 
 
-def metadata_of(data_key: Doc, planes: int, event: Mapping[str, Any]) -> VolumeMetadata:
+def metadata_of(
+    data_key: Doc, planes: int, event: Mapping[str, Any], found: Found | None = None
+) -> VolumeMetadata:
     """Give what a descriptor and an event say of a volume in the words that files have for it.
 
-    Where a data key says text for a number, it is the data key of the same event that holds the number.
+    Where a data key says text for a number, it is the data key of the same event that holds the number. What the
+    documents do not say is taken from the file that the array was read from.
     """
     data = event["data"]
     metadata: VolumeMetadata = {}
@@ -41,7 +44,23 @@ def metadata_of(data_key: Doc, planes: int, event: Mapping[str, Any]) -> VolumeM
     # a camera with a light of its own is no part of the channel that the event is of
     if (channel := data.get(data_key.get("channel", "channel"))) and isinstance(channel, str):
         metadata["channel"] = channel
-    return metadata
+    return metadata if found is None else _and_from_file(metadata, found.metadata)
+
+
+def _and_from_file(said: VolumeMetadata, file: VolumeMetadata) -> VolumeMetadata:
+    """Add what a file says, where the documents say nothing; every plane stays as high as the file has it.
+
+    An OME-TIFF tells the heights of stage and scan as one, which makes the one's share of them unknown.
+    """
+    told: VolumeMetadata = {**file, **said}
+    stage, within = told.get("stage_position_um", ()), file.get("z_um", ())
+    was = file.get("stage_position_um", ())
+    if len(stage) == len(was) == 3 and within:
+        if "z_um" not in said:
+            told["z_um"] = [was[2] + z - stage[2] for z in within]
+        elif "stage_position_um" not in said:
+            told["stage_position_um"] = [*stage[:2], was[2] + within[0] - said["z_um"][0]]
+    return told
 
 
 def _numbers(said: Sequence[Any] | None, data: Mapping[str, Any]) -> list[float]:

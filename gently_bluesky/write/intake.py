@@ -257,9 +257,7 @@ class Intake:
         pixels = np.array(array, dtype=geometry.dtype, order="C", copy=True)
         found = found_with(array)
         times = frame_times_of(key, geometry.planes, event, found)
-        metadata = metadata_of(descriptor.doc["data_keys"].get(key, {}), geometry.planes, event)
-        if found is not None:
-            metadata = {**found.metadata, **metadata}  # the documents are right
+        metadata = metadata_of(descriptor.doc["data_keys"].get(key, {}), geometry.planes, event, found)
         return InlineVolume(resource, resource.next_index(), pixels, times, metadata)
 
     def _described_as(self, descriptor: _Descriptor, signature: Signature, time: float) -> Iterator[Item]:
