@@ -23,7 +23,7 @@ from gently_bluesky.exchange.own import HOME, said_of
 from gently_bluesky.exchange.selection import Selection
 from gently_bluesky.store import ngff, shards
 from gently_bluesky.store.facts import Geometry
-from gently_bluesky.store.ome_zarr import shard_path
+from gently_bluesky.store.ngff import shard_path
 from gently_bluesky.store.pyramid import Level, halved, halved_shape, levels_of, step_between
 from gently_bluesky.store.strict_json import encode
 

@@ -8,6 +8,7 @@ Source: Zarr core specification 3.0; OME-Zarr (NGFF) 0.5, sections 2.2 (axes), 2
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -152,3 +153,11 @@ def multiscales(
         "version": "0.5",
         "multiscales": [{"name": name, "axes": said, "datasets": datasets, "type": "mean"}],
     }
+
+
+def shard_path(store: Path, level: int, index: int, geometry: Geometry, key: tuple[int, int]) -> Path:
+    """Give where a shard is: of an event, its stack (in C order of what comes before z), and shard along z."""
+    stack, shard = key
+    outer = np.unravel_index(stack, geometry.shape[:-3]) if len(geometry.shape) > 3 else ()
+    along_z = [shard] if len(geometry.shape) > 2 else []
+    return store.joinpath(str(level), "c", str(index), *map(str, outer), *map(str, along_z), "0", "0")

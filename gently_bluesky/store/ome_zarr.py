@@ -41,6 +41,7 @@ from gently_bluesky.store.layout import file_uri
 from gently_bluesky.store.pyramid import Level, halved, halved_shape, levels_by, levels_of, step_between
 from gently_bluesky.store.shards import Grid, encode_shard, mark_of
 from gently_bluesky.store.strict_json import plain
+from gently_bluesky.store.zarr_pixels import ZarrPixels
 
 SHARDS_IN_MEMORY = 4
 """Of one volume, at most: one that fills, the others on their way to the disk."""
@@ -306,7 +307,7 @@ class OmeZarrVolume:
             self._store(level, key, filling.planes, filling.block)
 
     def _shard_path(self, level: int, key: tuple[int, int]) -> Path:
-        return shard_path(self.path, level, self._index, self._series.geometry, key)
+        return ngff.shard_path(self.path, level, self._index, self._series.geometry, key)
 
     # --- the end --------------------------------------------------------------------------------------------
 
@@ -326,8 +327,6 @@ class OmeZarrVolume:
 
     def planes(self, first: int) -> Iterator[NDArray[Any]]:
         """Read planes back, from one on."""
-        from gently_bluesky.store.zarr_pixels import ZarrPixels  # noqa: PLC0415 - it reads what this writes
-
         self.flush()
         yield from ZarrPixels(self.path, self._index).each_plane(first)
 
@@ -376,11 +375,3 @@ class OmeZarrVolume:
         for filling in self._filling:
             filling.clear()
         self._reservation.release()
-
-
-def shard_path(store: Path, level: int, index: int, geometry: Geometry, key: tuple[int, int]) -> Path:
-    """Give where a shard is: of an event, its stack (in C order of what comes before z), and shard along z."""
-    stack, shard = key
-    outer = np.unravel_index(stack, geometry.shape[:-3]) if len(geometry.shape) > 3 else ()
-    along_z = [shard] if len(geometry.shape) > 2 else []
-    return store.joinpath(str(level), "c", str(index), *map(str, outer), *map(str, along_z), "0", "0")

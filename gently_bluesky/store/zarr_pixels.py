@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 
 from gently_bluesky.errors import DamagedVolumeError, VolumeMissingError
 from gently_bluesky.store.facts import Found, Geometry
-from gently_bluesky.store.ngff import DTYPES, array, group, unsealed
-from gently_bluesky.store.ome_zarr import shard_path
+from gently_bluesky.store.ngff import DTYPES, array, group, shard_path, unsealed
 from gently_bluesky.store.pyramid import Factors, Level
 from gently_bluesky.store.shards import Grid, forget_shard, hold_shard, read_part
 from gently_bluesky.store.strict_json import restored
