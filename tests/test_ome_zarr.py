@@ -26,7 +26,7 @@ from gently_bluesky import Catalog, FileWriter
 from gently_bluesky.errors import DamagedVolumeError, DiskFullError, FrameError, VolumeMissingError
 from gently_bluesky.keep.verify import verify
 from gently_bluesky.read.run import Run
-from gently_bluesky.store import ome_zarr, pyramid, shards
+from gently_bluesky.store import memory, ome_zarr, pyramid, shards
 from gently_bluesky.store.disk import create_file
 from gently_bluesky.store.facts import EventFacts, Geometry
 from gently_bluesky.store.ngff import DTYPES
@@ -452,28 +452,32 @@ def test_no_more_than_four_shards_of_a_volume_are_in_memory_however_slow_the_dis
     series: Callable[..., OmeZarrSeries], pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The fifth waits for the disk; the memory is used again for every volume that follows."""
-    disk, live, most, made = threading.Event(), 0, 0, 0
-    real, lock = OmeZarrSeries.buffer, threading.Lock()
+    disk, live, most, made = threading.Event(), 0, 0, dict[int, Any]()
+    take, gives_back, lock = memory.take, memory.give_back, threading.Lock()
 
-    def buffer(self: OmeZarrSeries) -> NDArray[Any]:
-        nonlocal live, most, made
+    def taking(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        nonlocal live, most
+        block = take(shape, dtype)
         with lock:
-            made += not self._spare
+            if shape[-2:] != (20, 36):  # of a smaller level
+                return block
+            made[id(block.base)] = block.base
             live, most = live + 1, max(most, live + 1)
-        return real(self)
+        return block
 
-    def give_back(self: OmeZarrSeries, memory: NDArray[Any]) -> None:
+    def giving_back(block: NDArray[Any]) -> None:
         nonlocal live
         with lock:
-            live -= 1
-        self._spare.append(memory)
+            live -= block.shape[-2:] == (20, 36)
+        gives_back(block)
 
     def slow(*arguments: Any) -> None:
         assert disk.wait(DEADLINE_S)
         create_file(*arguments)
 
-    monkeypatch.setattr(OmeZarrSeries, "buffer", buffer)
-    monkeypatch.setattr(OmeZarrSeries, "give_back", give_back)
+    monkeypatch.setattr(memory, "_idle", [])
+    monkeypatch.setattr(memory, "take", taking)
+    monkeypatch.setattr(memory, "give_back", giving_back)
     monkeypatch.setattr(ome_zarr, "create_file", slow)
     one, came = series((32, 20, 36)), []
 
@@ -493,7 +497,7 @@ def test_no_more_than_four_shards_of_a_volume_are_in_memory_however_slow_the_dis
     disk.set()
     thread.join(DEADLINE_S)
     stored(one, volume(1, (32, 20, 36)), pool, 1)
-    assert (live, most, made) == (0, SHARDS_IN_MEMORY, SHARDS_IN_MEMORY)
+    assert (live, most, len(made)) == (0, SHARDS_IN_MEMORY, SHARDS_IN_MEMORY)
     np.testing.assert_array_equal(level(one.folder, 0)[:], [volume(0, (32, 20, 36)), volume(1, (32, 20, 36))])
 
 
@@ -780,3 +784,22 @@ def test_what_it_says_of_an_event_is_complete_after_the_writer_has_forgotten_it(
     new.complete([100.0 + z for z in range(SHAPE[0])], EventFacts("e", 1, 2.0, {"x": 1}), durable=True)
     assert json.loads(path.read_bytes())["attributes"]["gently_bluesky"]["event"]["scalars"] == {"x": 1}
     assert not list(one.folder.glob(".*"))
+
+
+# --- memory that is used again ------------------------------------------------------------------------------
+
+
+def test_memory_that_was_given_back_is_used_again_and_only_so_much_of_it_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory, "_idle", [])
+    monkeypatch.setattr(memory, "IDLE_BYTES", 3000)
+    one, other = memory.take((4, 10, 10), "<u2"), memory.take((4, 10, 10), "<u2")
+    assert not np.shares_memory(one, other)
+    memory.give_back(one[:3])
+    again = memory.take((8, 10, 10), "u1")
+    assert np.shares_memory(one, again)
+    assert not np.shares_memory(one, memory.take((4, 10, 10), "<u2"))
+    for number in range(5):
+        memory.give_back(memory.take((900 + number,), "u1"))
+    assert [each.nbytes for each in memory._idle] == [902, 903, 904]

@@ -210,7 +210,7 @@ def hold_store(path: Path, entry: ManifestEntry) -> None:
 
 
 def each_plane(path: Path, entry: ManifestEntry) -> Iterator[NDArray[Any]]:
-    """Read a stored volume once, plane by plane (y, x), letting go of it behind; raises as `hash_of` does."""
+    """Read a stored volume once, plane by plane (y, x), each good until the next; raises as `hash_of` does."""
     if entry.format not in MAPPED:
         from gently_bluesky.store.zarr_pixels import ZarrPixels  # noqa: PLC0415
 

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gently_bluesky.errors import FrameError
-from gently_bluesky.store import ngff
+from gently_bluesky.store import memory, ngff
 from gently_bluesky.store.disk import (
     Claim,
     Reservation,
@@ -64,7 +64,6 @@ class OmeZarrSeries:
         self._events = 0
         self._described = False
         self._lock = threading.Lock()
-        self._spare: list[NDArray[Any]] = []
         if (folder / "zarr.json").exists():
             self._go_on()
 
@@ -161,27 +160,13 @@ class OmeZarrSeries:
         """Write or replace a file of metadata; documents rely on the old one until the new one is there."""
         replace_file(self.folder / name, ngff.sealed(metadata), self.folder / f".{name.replace('/', '-')}.new")
 
-    def buffer(self) -> NDArray[Any]:
-        """Give memory for a shard of the first level, used before where possible: new memory is slow."""
-        with self._lock:
-            if self._spare:
-                return self._spare.pop()
-        grid = self.grids[0]
-        return np.empty((min(grid.shard_planes, grid.planes), *grid.plane_shape), grid.dtype)
-
-    def give_back(self, buffer: NDArray[Any]) -> None:
-        """Take memory back."""
-        with self._lock:
-            if len(self._spare) < SHARDS_IN_MEMORY:
-                self._spare.append(buffer)
-
 
 class _Filling:
     """A shard whose planes come."""
 
-    def __init__(self, block: NDArray[Any], planes: range) -> None:
-        self.block = block[: len(planes)]
-        self.memory = block
+    def __init__(self, grid: Grid, planes: range) -> None:
+        most = min(grid.shard_planes, grid.planes)  # the last of a volume has fewer, and the same memory
+        self.block = memory.take((most, *grid.plane_shape), grid.dtype)[: len(planes)]
         self.planes = planes
         self.there = np.zeros(len(planes), bool)
 
@@ -226,7 +211,7 @@ class OmeZarrVolume:
         filling = self._filling[0].get(key)
         if filling is None:
             self._make_room(plane)
-            filling = self._filling[0][key] = _Filling(series.buffer(), grid.planes_of(key[1]))
+            filling = self._filling[0][key] = _Filling(grid, grid.planes_of(key[1]))
         place = z - filling.planes.start
         filling.block[place] = np.frombuffer(data, grid.dtype).reshape(grid.plane_shape)
         filling.there[place] = True
@@ -262,13 +247,25 @@ class OmeZarrVolume:
         with self._lock:  # before the shard has its name: a frame is there if it is told of and its shard is there
             self._stored |= {first + z for z, there in zip(filling.planes, filling.there, strict=True) if there}
             self._tell(None)
-        try:
-            self._store(0, key, filling.planes, filling.block)
-        finally:
-            self._series.give_back(filling.memory)
+        self._store(0, key, filling)
 
-    def _store(self, level: int, key: tuple[int, int], planes: range, block: NDArray[Any]) -> None:
+    def _store(self, level: int, key: tuple[int, int], filling: _Filling) -> None:
         """Write one shard, and what it is for the next level."""
+        filling.block[~filling.there] = 0
+        try:
+            self._put(level, key, filling.block)
+            if level + 1 < len(self._series.levels):
+                step = step_between(self._series.levels[level], self._series.levels[level + 1])
+                small = memory.take(halved_shape(filling.block.shape, step), filling.block.dtype)
+                try:
+                    halved(filling.block, step, small)
+                    self._deposit(level + 1, key[0], filling.planes.start // step[0], small)
+                finally:
+                    memory.give_back(small)
+        finally:
+            memory.give_back(filling.block)
+
+    def _put(self, level: int, key: tuple[int, int], block: NDArray[Any]) -> None:
         pieces = encode_shard(self._series.grids[level], block)
         nbytes = sum(map(len, pieces))
         path = self._shard_path(level, key)
@@ -280,11 +277,6 @@ class OmeZarrVolume:
         create_file(path, pieces, self.path / f".{self._index:06d}-{level}-{key[0]}-{key[1]}.new")
         with self._lock:
             self._bytes += nbytes if level == 0 else 0
-        if level + 1 < len(self._series.levels):
-            step = step_between(self._series.levels[level], self._series.levels[level + 1])
-            small = np.empty(halved_shape(block.shape, step), block.dtype)
-            halved(block, step, small)
-            self._deposit(level + 1, key[0], planes.start // step[0], small)
 
     def _deposit(self, level: int, stack: int, first: int, block: NDArray[Any]) -> None:
         grid = self._series.grids[level]
@@ -295,7 +287,7 @@ class OmeZarrVolume:
                 planes = grid.planes_of(key[1])
                 filling = self._filling[level].get(key)
                 if filling is None:
-                    filling = _Filling(np.zeros((len(planes), *grid.plane_shape), grid.dtype), planes)
+                    filling = _Filling(grid, planes)
                     self._filling[level][key] = filling
                 part = slice(first - planes.start, min(first - planes.start + len(block), len(planes)))
                 size = part.stop - part.start
@@ -304,7 +296,7 @@ class OmeZarrVolume:
                 if filling.there.all():
                     full.append((key, self._filling[level].pop(key)))
         for key, filling in full:
-            self._store(level, key, filling.planes, filling.block)
+            self._store(level, key, filling)
 
     def _shard_path(self, level: int, key: tuple[int, int]) -> Path:
         return ngff.shard_path(self.path, level, self._index, self._series.geometry, key)
@@ -315,14 +307,13 @@ class OmeZarrVolume:
         """Store what has come, whole shards or not; planes that never came are zeros."""
         for key, filling in list(self._filling[0].items()):
             del self._filling[0][key]
-            filling.block[~filling.there] = 0
             self._submit(None, key, filling)
         while self._pending:
             self._pending.popleft().result()
         for level in range(1, len(self._filling)):
             for key, filling in list(self._filling[level].items()):
                 del self._filling[level][key]
-                self._store(level, key, filling.planes, filling.block)
+                self._store(level, key, filling)
         self._reservation.release()
 
     def planes(self, first: int) -> Iterator[NDArray[Any]]:

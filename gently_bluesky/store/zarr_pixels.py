@@ -21,6 +21,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from gently_bluesky.errors import DamagedVolumeError, VolumeMissingError
+from gently_bluesky.store import memory
 from gently_bluesky.store.facts import Found, Geometry
 from gently_bluesky.store.ngff import DTYPES, array, group, shard_path, unsealed
 from gently_bluesky.store.pyramid import Factors, Level
@@ -89,7 +90,7 @@ class ZarrPixels:
         shape = self.shape[:-2]
         planes = np.arange(math.prod(shape)).reshape(shape)[np.ix_(*wanted[:-2])].ravel()
         rows, columns = (_span(each) for each in wanted[-2:])
-        block = np.zeros((len(planes), len(rows), len(columns)), self.dtype)
+        block = np.empty((len(planes), len(rows), len(columns)), self.dtype)
         order = np.argsort(planes)
         self._read(planes[order].tolist(), rows, columns, block)
         if not np.array_equal(order, np.arange(len(order))):  # a step backwards
@@ -99,7 +100,10 @@ class ZarrPixels:
         return part[tuple(0 if not isinstance(each, slice) else slice(None) for each in parts)]
 
     def each_plane(self, first: int = 0) -> Iterator[NDArray[Any]]:
-        """Give plane after plane (y, x) in C order, decoded a shard at a time; what was read is dropped behind."""
+        """Give plane after plane (y, x) in C order, each good until the next one is asked for.
+
+        They are decoded a shard at a time; what was read is dropped behind.
+        """
         rows, columns = map(range, self.grid.plane_shape)
         for stack in range(self.geometry.planes // self._depth):
             for shard in range(self.grid.shards):
@@ -107,12 +111,15 @@ class ZarrPixels:
                 begin = stack * self._depth
                 if begin + planes.stop <= first:
                     continue
-                block = np.zeros((len(planes), *self.grid.plane_shape), self.dtype)
-                self._read([begin + z for z in planes], rows, columns, block)
-                path = self.path_of((stack, shard))
-                if path.exists():
-                    forget_shard(path)
-                yield from block[max(0, first - begin - planes.start) :]
+                block = memory.take((len(planes), *self.grid.plane_shape), self.dtype)
+                try:
+                    self._read([begin + z for z in planes], rows, columns, block)
+                    path = self.path_of((stack, shard))
+                    if path.exists():
+                        forget_shard(path)
+                    yield from block[max(0, first - begin - planes.start) :]
+                finally:
+                    memory.give_back(block)
 
     def _read(self, planes: Sequence[int], rows: range, columns: range, block: NDArray[Any]) -> None:
         if block.size == 0:
@@ -139,8 +146,11 @@ class ZarrPixels:
             first = key[0] * self._depth + key[1] * self.grid.shard_planes
             local = [plane - first for plane in members]
             path = self.path_of(key)
-            if not (self._partial and not path.exists()):
-                read_part(self.grid, path, local, rows, columns, block[done : done + len(local)], pool)
+            part = block[done : done + len(local)]
+            if self._partial and not path.exists():
+                part[...] = 0
+            else:
+                read_part(self.grid, path, local, rows, columns, part, pool)
             done += len(local)
 
     def _key_of(self, plane: int) -> tuple[int, int]:
