@@ -304,7 +304,7 @@ class _Conversion:
                     raise ConversionError(f"{folder} has lost its zarr.json: bring it back from a copy.")
                 series = self._stores[name] = OmeZarrSeries(folder, geometry)
             series.take_back(index)  # what a conversion left that was interrupted
-            return series.create(index, facts, self._claim)
+            return series.create(index, facts, self._claim, salvageable=False)
         path = folder / f"{index:06d}.ome.tif"
         for left in (path, folder / f".{path.name}.new"):
             left.unlink(missing_ok=True)

@@ -111,8 +111,13 @@ class OmeZarrSeries:
     def _grid(self, shape: tuple[int, int, int]) -> Grid:
         return Grid.of(shape[0], shape[1:], self.geometry.dtype)
 
-    def create(self, index: int, facts: VolumeFacts, claim: Claim = claim_nothing) -> "OmeZarrVolume":
-        """Let the store have one more event, its room reserved."""
+    def create(
+        self, index: int, facts: VolumeFacts, claim: Claim = claim_nothing, *, salvageable: bool = True
+    ) -> "OmeZarrVolume":
+        """Let the store have one more event, its room reserved.
+
+        Shards are told of as they come; not where nobody would salvage them, `salvageable=False`.
+        """
         with self._lock:
             voxel = tuple(map(float, facts.metadata.get("voxel_size_um", ())))
             if not self.levels:
@@ -124,7 +129,7 @@ class OmeZarrSeries:
             reservation = Reservation(self.folder / f".{index:06d}.room.new", room)
             try:
                 self._appear(index, facts, voxel)
-                return OmeZarrVolume(self, index, facts, reservation)
+                return OmeZarrVolume(self, index, facts, reservation, salvageable)
             except BaseException:
                 reservation.release()
                 raise
@@ -176,12 +181,15 @@ class OmeZarrVolume:
 
     format: ClassVar[str] = "ome-zarr"
 
-    def __init__(self, series: OmeZarrSeries, index: int, facts: VolumeFacts, reservation: Reservation) -> None:
+    def __init__(
+        self, series: OmeZarrSeries, index: int, facts: VolumeFacts, reservation: Reservation, salvageable: bool
+    ) -> None:
         self.path = series.folder
         self._series = series
         self._index = index
         self._facts = facts
         self._reservation = reservation
+        self._salvageable = salvageable
         self._filling: list[dict[tuple[int, int], _Filling]] = [{} for _ in series.levels]
         self._pending: deque[Future[None]] = deque()
         self._times: list[float | None] = [None] * series.geometry.planes
@@ -243,10 +251,15 @@ class OmeZarrVolume:
             self._store_first(key, filling)
 
     def _store_first(self, key: tuple[int, int], filling: _Filling) -> None:
-        first = key[0] * self._series.depth
-        with self._lock:  # before the shard has its name: a frame is there if it is told of and its shard is there
-            self._stored |= {first + z for z, there in zip(filling.planes, filling.there, strict=True) if there}
-            self._tell(None)
+        if self._salvageable:
+            first = key[0] * self._series.depth
+            with (
+                self._lock
+            ):  # before the shard has its name: a frame is there if it is told of and its shard is there
+                self._stored |= {
+                    first + z for z, there in zip(filling.planes, filling.there, strict=True) if there
+                }
+                self._tell(None)
         self._store(0, key, filling)
 
     def _store(self, level: int, key: tuple[int, int], filling: _Filling) -> None:

@@ -4,14 +4,20 @@ What was read is dropped from the page cache behind the reader, so that checking
 what people look at.
 """
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import xxhash
 
 from gently_bluesky.store.disk import forget_range
 
 _BLOCK_BYTES = 8 << 20
+
+T = TypeVar("T")
 
 
 def blocks(path: Path, offset: int, nbytes: int, *, size: int = _BLOCK_BYTES) -> Iterator[memoryview]:
@@ -22,23 +28,36 @@ def blocks(path: Path, offset: int, nbytes: int, *, size: int = _BLOCK_BYTES) ->
     EOFError
         The file ends before the range does.
     """
-    buffer = memoryview(bytearray(min(size, max(nbytes, 1))))
+    buffers = [memoryview(bytearray(min(size, max(nbytes, 1)))) for _ in range(2)]
     with path.open("rb", buffering=0) as file:
         file.seek(offset)
-        done = 0
-        while done < nbytes:
-            wanted = min(len(buffer), nbytes - done)
+
+        def fill(done: int) -> memoryview:
+            block = buffers[done // size % 2][: min(size, nbytes - done)]
             here = 0
-            while here < wanted:
-                came = file.readinto(buffer[here:wanted])
+            while here < len(block):
+                came = file.readinto(block[here:])
                 if not came:
                     raise EOFError(
                         f"{path} ends at byte {offset + done + here}; it should reach {offset + nbytes}."
                     )
                 here += came
-            yield buffer[:here]
             forget_range(file.fileno(), offset + done, here)
-            done += here
+            return block
+
+        yield from ahead(partial(fill, done) for done in range(0, nbytes, size))
+
+
+def ahead(tasks: Iterable[Callable[[], T]]) -> Iterator[T]:
+    """Give what tasks give, in order; a thread does the next while the last one's result is looked at."""
+    with ThreadPoolExecutor(1, "gently-ahead") as pool:
+        waiting: deque[Future[T]] = deque()
+        for task in tasks:
+            waiting.append(pool.submit(task))
+            if len(waiting) > 1:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def pixel_hash(path: Path, offset: int, nbytes: int) -> str:

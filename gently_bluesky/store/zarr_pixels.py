@@ -6,12 +6,14 @@ never came.
 """
 
 import contextlib
+import itertools
 import math
 import operator
 import os
 import types
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from gently_bluesky.errors import DamagedVolumeError, VolumeMissingError
 from gently_bluesky.store import memory
 from gently_bluesky.store.facts import Found, Geometry
 from gently_bluesky.store.ngff import DTYPES, array, group, shard_path, unsealed
+from gently_bluesky.store.pixels import ahead
 from gently_bluesky.store.pyramid import Factors, Level
 from gently_bluesky.store.shards import Grid, forget_shard, hold_shard, read_part
 from gently_bluesky.store.strict_json import restored
@@ -104,22 +107,22 @@ class ZarrPixels:
 
         They are decoded a shard at a time; what was read is dropped behind.
         """
-        rows, columns = map(range, self.grid.plane_shape)
-        for stack in range(self.geometry.planes // self._depth):
-            for shard in range(self.grid.shards):
-                planes = self.grid.planes_of(shard)
-                begin = stack * self._depth
-                if begin + planes.stop <= first:
-                    continue
-                block = memory.take((len(planes), *self.grid.plane_shape), self.dtype)
-                try:
-                    self._read([begin + z for z in planes], rows, columns, block)
-                    path = self.path_of((stack, shard))
-                    if path.exists():
-                        forget_shard(path)
-                    yield from block[max(0, first - begin - planes.start) :]
-                finally:
-                    memory.give_back(block)
+        stacks = itertools.product(range(self.geometry.planes // self._depth), range(self.grid.shards))
+        wanted = [key for key in stacks if key[0] * self._depth + self.grid.planes_of(key[1]).stop > first]
+        for (stack, shard), block in zip(wanted, ahead(partial(self._shard, key) for key in wanted), strict=True):
+            begin = stack * self._depth + self.grid.planes_of(shard).start
+            yield from block[max(0, first - begin) :]
+            memory.give_back(block)
+
+    def _shard(self, key: tuple[int, int]) -> NDArray[Any]:
+        """Decode all planes of one shard, into memory that was taken."""
+        planes, path = self.grid.planes_of(key[1]), self.path_of(key)
+        block = memory.take((len(planes), *self.grid.plane_shape), self.dtype)
+        height, width = self.grid.plane_shape
+        self._read([key[0] * self._depth + z for z in planes], range(height), range(width), block)
+        if path.exists():
+            forget_shard(path)
+        return block
 
     def _read(self, planes: Sequence[int], rows: range, columns: range, block: NDArray[Any]) -> None:
         if block.size == 0:
