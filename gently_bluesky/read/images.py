@@ -18,6 +18,7 @@ from gently_bluesky.read.assets import Pixels, Source, in_memory
 from gently_bluesky.read.origin import Axis, VolumeReader
 from gently_bluesky.read.words import counted, listed
 from gently_bluesky.store.manifest import ManifestEntry
+from gently_bluesky.store.mapped import fetch
 from gently_bluesky.store.streams import Doc, Row, is_good
 
 if TYPE_CHECKING:
@@ -359,9 +360,11 @@ class ImageSeries:
             try:
                 if self._include_bad:
                     self._hold_there(position, volume.shape, inner)
-                return np.asarray(volume[inner])
+                found = volume[inner]
             except IndexError as error:
                 raise IndexError(f"{self._name}, event {position}, is {volume.shape}: {error}") from None
+            fetch(found)
+            return np.asarray(found)
 
         across = is_across(inner) and len(inner) == len(self._data_key.get("shape") or ())
         return self._read(position, part, include_bad=self._include_bad, across=across)
