@@ -55,7 +55,7 @@ def test_readers_beside_a_writer_and_housekeeping_never_see_anything_wrong(
         done: Counter[str] = Counter()
         for each in results(readers, LIFETIME_S):
             done.update(each)
-        house.result()
+        house.result(LIFETIME_S)
         writing.tell()
         events = writing.result()
     assert done["plane"] > done["StreamNotFoundError"] + done["RunNotFoundError"], done
