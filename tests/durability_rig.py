@@ -484,11 +484,12 @@ def runs(catalog: Catalog, chance: random.Random) -> None:
 READS = (plane, plane, plane, whole_volume, projection, documents, of_an_embryo, runs)
 
 
-def keep_house(line: Line, root: str, seed: int, operations: int) -> int:
-    """Recover, index anew and verify while others read and write; nobody is disturbed."""
+def keep_house(line: Line, root: str, seed: int) -> int:
+    """Recover, index anew and verify while others read and write, until the word comes; nobody is disturbed."""
     logging.disable()
-    chance = random.Random(seed)
-    for _ in range(operations):
+    chance, operations = random.Random(seed), 0
+    while not line.is_called():
+        operations += 1
         match chance.choice(HOUSEKEEPING):
             case "recover":
                 assert not [done for done in recover(root) if isinstance(done, Recovery) or not done.running]

@@ -48,14 +48,13 @@ def test_readers_beside_a_writer_and_housekeeping_never_see_anything_wrong(
             for seed in range(8)
         ]
         house = stack.enter_context(
-            zygote.fork(
-                f"{rig}:keep_house", lifetime_s=LIFETIME_S, root=str(root), seed=8, operations=operations // 10
-            )
+            zygote.fork(f"{rig}:keep_house", lifetime_s=LIFETIME_S, root=str(root), seed=8)
         )
         done: Counter[str] = Counter()
         for each in results(readers, LIFETIME_S):
             done.update(each)
-        house.result(LIFETIME_S)
+        house.tell()
+        assert house.result(LIFETIME_S)
         writing.tell()
         events = writing.result()
     assert done["plane"] > done["StreamNotFoundError"] + done["RunNotFoundError"], done

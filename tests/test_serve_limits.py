@@ -128,6 +128,18 @@ def test_memory_is_given_back_after_every_kind_of_answer(tmp_path: Path, every_f
         until(lambda: bool(server.app.state.house.room._free == 40_000))
 
 
+@pytest.mark.parametrize("form", ["npy", "tiff"])
+def test_an_answer_that_nobody_reads_takes_room_until_it_is_sent(tmp_path: Path, form: str) -> None:
+    root = tmp_path / "root"
+    recorded(root, 1, shape=(32, 512, 512))
+    asked = {"slice": "0", "format": form}
+    with served(root, limits=Limits(room_bytes=24 << 20, wait_s=0.3, cache_bytes=0)) as server:
+        with server.client.stream("GET", f"{API}{PIXELS}", params=asked) as first:
+            assert first.status_code == 200
+            assert server.get(PIXELS, params=asked).status_code == 503
+        until(lambda: server.get(PIXELS, params=asked).status_code == 200)
+
+
 def test_what_is_kept_is_bounded_in_bytes() -> None:
     kept: Kept[str] = Kept(100)
     for number in range(50):

@@ -1,6 +1,6 @@
 """`LeftBeside`: a volume of a run that is stored and that no event names."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from gently_bluesky.store.facts import Geometry
 from gently_bluesky.store.manifest import ManifestEntry
-from gently_bluesky.store.streams import RunTable, VolumeRef
+from gently_bluesky.store.streams import VolumeRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +33,13 @@ class LeftBeside:
     reason: str
 
 
-def left_beside(entries: Iterable[ManifestEntry], home: PurePath, table: RunTable) -> Iterator[LeftBeside]:
-    """Give what the manifest of a run names and its documents do not, but for what was removed.
+def left_beside(
+    entries: Iterable[ManifestEntry], home: PurePath, named: Container[VolumeRef]
+) -> Iterator[LeftBeside]:
+    """Give what the manifest of a run names and its events, `named`, do not, but for what was removed.
 
     `home` is what the paths of its files begin with.
     """
-    rows = (row for stream in table.streams.values() for row in stream.every_row())
-    named = {ref for row in rows for ref in row.volumes.values()}
     for entry in entries:
         if entry.index is None or entry.state == "removed" or VolumeRef(entry.resource, entry.index) in named:
             continue

@@ -20,7 +20,7 @@ from gently_bluesky.read.origin import RunOrigin, VolumeReader
 from gently_bluesky.read.stream import Stream
 from gently_bluesky.store.journal import Pair
 from gently_bluesky.store.manifest import ManifestEntry
-from gently_bluesky.store.streams import Doc, RunTable
+from gently_bluesky.store.streams import Doc, RunTable, VolumeRef
 from gently_bluesky.store.tags import Note, tags_in
 
 if TYPE_CHECKING:
@@ -296,7 +296,13 @@ class Run:
 
         Interrupted volumes, once `recover` has closed the run, and whole ones that were never read into an event.
         """
-        return tuple(left_beside(self.manifest, self.home, self._table))
+        return tuple(left_beside(self.manifest, self.home, self.named))
+
+    @property
+    def named(self) -> frozenset[VolumeRef]:
+        """Every volume that an event names, of those too that a rewind repeated."""
+        rows = (row for stream in self._table.streams.values() for row in stream.every_row())
+        return frozenset(ref for row in rows for ref in row.volumes.values())
 
     @property
     def journal_bytes(self) -> int:

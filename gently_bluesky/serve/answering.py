@@ -104,7 +104,7 @@ class Room:
         except BaseException:
             self._give_back(nbytes)
             raise
-        owner: Any = array
+        owner: Any = array  # it may be of bytes, which nobody can be told the end of
         while isinstance(owner.base, np.ndarray):
             owner = owner.base
         if isinstance(owner, np.memmap):  # no memory of ours, and it may stay for long
@@ -230,6 +230,8 @@ def bytes_answer(request: Request, content: NDArray[np.uint8], headers: Mapping[
     """Give bytes, or the one range of them that is asked for."""
     headers = {"accept-ranges": "bytes", **headers}
     asked, size = request.headers.get("range"), len(content)
+    if request.headers.get("if-range") not in {None, headers.get("etag")}:
+        asked = None  # it has a part of something else
     status = HTTPStatus.OK
     if asked is not None and (found := _RANGE.fullmatch(asked)) and found.groups() != ("", ""):
         first, last = found.groups()

@@ -5,12 +5,31 @@ Values out of documents (`Any`) are strict JSON as journals spell it: nan is ``{
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Doc = dict[str, Any]
 
 
-class ProblemAnswer(BaseModel):
+class Answer(BaseModel):
+    """What a route answers. Text that UTF-8 cannot say, a lone surrogate, has a mark in its place."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _said(cls, values: Any) -> Any:
+        return _sayable(values)
+
+
+def _sayable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode(errors="replace").decode()
+    if isinstance(value, dict):
+        return {_sayable(name): _sayable(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_sayable(each) for each in value]
+    return value
+
+
+class ProblemAnswer(Answer):
     """A problem, as RFC 9457 has it; further members say what there is."""
 
     model_config = ConfigDict(extra="allow")
@@ -22,7 +41,7 @@ class ProblemAnswer(BaseModel):
     available: Any = Field(None, description="What there is instead, where that helps.")
 
 
-class Home(BaseModel):
+class Home(Answer):
     """What this server is and has."""
 
     name: str
@@ -35,7 +54,7 @@ class Home(BaseModel):
     may_tag: bool
 
 
-class SessionAnswer(BaseModel):
+class SessionAnswer(Answer):
     """A session."""
 
     name: str
@@ -45,7 +64,7 @@ class SessionAnswer(BaseModel):
     embryos: list[str]
 
 
-class Timepoints(BaseModel):
+class Timepoints(Answer):
     """The timepoints of an embryo: from first to last, `count` are there and the others missing."""
 
     first: int | None
@@ -54,7 +73,7 @@ class Timepoints(BaseModel):
     missing: list[int] = Field(description="The first 1000 that are not there.")
 
 
-class EmbryoAnswer(BaseModel):
+class EmbryoAnswer(Answer):
     """An embryo of a session."""
 
     embryo: str
@@ -64,7 +83,7 @@ class EmbryoAnswer(BaseModel):
     channels: list[str]
 
 
-class RunFacts(BaseModel):
+class RunFacts(Answer):
     """What is said of a run wherever it stands."""
 
     uid: str
@@ -88,7 +107,7 @@ class RunLine(RunFacts):
     streams: dict[str, int] = Field(description="Events of each stream.")
 
 
-class RunPage(BaseModel):
+class RunPage(Answer):
     """Runs, newest first; `next` goes into `after` for those that follow."""
 
     runs: list[RunLine]
@@ -97,7 +116,7 @@ class RunPage(BaseModel):
     available: dict[str, list[Any]] = {}
 
 
-class NoteAnswer(BaseModel):
+class NoteAnswer(Answer):
     """What was said of a run afterwards."""
 
     time: float
@@ -107,7 +126,7 @@ class NoteAnswer(BaseModel):
     text: str
 
 
-class StreamAnswer(BaseModel):
+class StreamAnswer(Answer):
     """A stream of a run."""
 
     events: int
@@ -115,7 +134,7 @@ class StreamAnswer(BaseModel):
     series: list[str] = Field(description="Data keys that are images.")
 
 
-class RelativeAnswer(BaseModel):
+class RelativeAnswer(Answer):
     """A run that this one came from, or that came of this one."""
 
     run: str
@@ -123,7 +142,7 @@ class RelativeAnswer(BaseModel):
     is_there: bool
 
 
-class GrowingAnswer(BaseModel):
+class GrowingAnswer(Answer):
     """A volume that is being acquired, or that was left when its run was interrupted: no event names it."""
 
     data_key: str
@@ -148,7 +167,7 @@ class RunAnswer(RunFacts):
     growing: list[GrowingAnswer]
 
 
-class Table(BaseModel):
+class Table(Answer):
     """Events of a stream, a row each: seq_num, time and the columns that are no images."""
 
     stream: str
@@ -160,14 +179,14 @@ class Table(BaseModel):
     next: int | None = Field(description="`first` of the rows that follow.")
 
 
-class LevelAnswer(BaseModel):
+class LevelAnswer(Answer):
     """A level of a pyramid: its shape, the event axis included, and how many voxels of the first one spans."""
 
     shape: list[int]
     factors: list[int]
 
 
-class EventAnswer(BaseModel):
+class EventAnswer(Answer):
     """One volume of a series."""
 
     event: int
@@ -188,7 +207,7 @@ class EventAnswer(BaseModel):
     )
 
 
-class SeriesAnswer(BaseModel):
+class SeriesAnswer(Answer):
     """The images of a data key."""
 
     run: str
@@ -205,7 +224,7 @@ class SeriesAnswer(BaseModel):
     next: int | None = Field(description="`first` of the events that follow.")
 
 
-class VolumeAnswer(BaseModel):
+class VolumeAnswer(Answer):
     """A volume of a stream resource, as its manifest, or its file while it grows, has it."""
 
     run: str
@@ -220,7 +239,7 @@ class VolumeAnswer(BaseModel):
     levels: list[LevelAnswer]
 
 
-class Histogram(BaseModel):
+class Histogram(Answer):
     """How many pixels have which value, of all pixels that the slice names."""
 
     counts: list[int]
@@ -232,7 +251,7 @@ class Histogram(BaseModel):
     pixels: int
 
 
-class VolumeLine(BaseModel):
+class VolumeLine(Answer):
     """A volume in answer to a question."""
 
     run_uid: str
@@ -252,7 +271,7 @@ class VolumeLine(BaseModel):
     index: int | None
 
 
-class VolumePage(BaseModel):
+class VolumePage(Answer):
     """Volumes, newest first; `next` goes into `after`. Where there are none: why, and what there is."""
 
     volumes: list[VolumeLine]
@@ -261,13 +280,13 @@ class VolumePage(BaseModel):
     available: dict[str, list[Any]] = {}
 
 
-class Numbers(BaseModel):
+class Numbers(Answer):
     """Whole numbers in answer to a question."""
 
     values: list[int]
 
 
-class Number(BaseModel):
+class Number(Answer):
     """A whole number in answer to a question."""
 
     value: int
@@ -284,14 +303,14 @@ class Tagging(BaseModel):
     by: str = Field(min_length=1, max_length=200)
 
 
-class Tags(BaseModel):
+class Tags(Answer):
     """The tags that a run has now."""
 
     run: str
     tags: list[str]
 
 
-class LineageAnswer(BaseModel):
+class LineageAnswer(Answer):
     """Where a run came from and what came of it."""
 
     run: str

@@ -101,6 +101,8 @@ def _tiff(array: NDArray[Any]) -> bytes:
 
     if array.size == 0 or array.dtype.kind not in "buif" or array.dtype.itemsize > 8:
         raise GeometryError(f"A TIFF holds no {array.dtype} {array.shape}; format=npy does.")
+    if array.ndim > 4:
+        raise GeometryError(f"A TIFF has axes for T, Z, Y and X; this has {array.ndim}. format=npy has all.")
     out = io.BytesIO()
     axes = "TZYX"[-array.ndim :] if 1 < array.ndim <= 4 else None
     pixels = array.view(np.uint8) if array.dtype == bool else array

@@ -87,17 +87,23 @@ def growing_in(run: Run, entries: Sequence[ManifestEntry] | None = None) -> Iter
 
 
 def next_of(run: Run, series: ImageSeries) -> "Growing | VolumeRef | None":
-    """Give the volume that the next event of a series will name, growing or just sealed; None if there is none."""
-    if not run.is_open:
+    """Give the volume that the next event of a series will name, growing or just sealed; None if there is none.
+
+    None, too, where it may be another stream that names it.
+    """
+    key = series.data_key
+    if not run.is_open or sum(key in run[name].data_keys for name in run) > 1:
         return None
-    named = {series.row(event).volumes.get(series.data_key) for event in range(len(series))}
+    last: dict[str, int] = {}  # what lies before it and was not named never will be
+    for ref in run.named:
+        last[ref.resource] = max(ref.index, last.get(ref.resource, -1))
     entries = read_entries(run.folder)
     for entry in entries:
-        ref = VolumeRef(entry.resource, entry.index or 0)
-        if entry.data_key == series.data_key and entry.state == "sealed" and ref not in named:
-            return ref
+        index = entry.index or 0
+        if entry.data_key == key and entry.state == "sealed" and index > last.get(entry.resource, -1):
+            return VolumeRef(entry.resource, index)
     growing = growing_in(run, entries)
-    return next((each for each in growing if each.found.data_key == series.data_key), None)
+    return next((each for each in growing if each.found.data_key == key), None)
 
 
 def _found(folder: Path, index: int) -> Growing | None:

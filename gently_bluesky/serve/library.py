@@ -23,6 +23,7 @@ from gently_bluesky.store.layout import JOURNAL, MANIFEST, ROOT_MARK
 T = TypeVar("T")
 
 _RUNS_HELD = 64
+_WORDS_BYTES = 512  # with the checksum of a whole line in them
 _Stamp = tuple[tuple[int, int, int] | None, ...]
 
 
@@ -32,7 +33,7 @@ class HeldRun:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._lock = threading.RLock()
-        self._stamp = self._stamp_now()
+        self._stamp, self._last = self._stamp_now(), self._last_words()
         self._made: dict[Hashable, Any] = {}
 
     def _stamp_now(self) -> _Stamp:
@@ -63,12 +64,22 @@ class HeldRun:
         if now != self._stamp:
             self._made = {}
             self._run.refresh()
-            self._stamp = now
+            self._stamp, self._last = now, self._last_words()
+
+    def _last_words(self) -> bytes:
+        """Give the end of what was read of the journal: it tells a run from another one in its place."""
+        end = self._run.journal_bytes
+        with contextlib.suppress(OSError), (self._run.folder / JOURNAL).open("rb") as journal:
+            journal.seek(max(0, end - _WORDS_BYTES))
+            return journal.read(min(end, _WORDS_BYTES))
+        return b""
 
     @property
     def is_there(self) -> bool:
-        """Whether its folder still has a journal."""
-        return (self._run.folder / JOURNAL).exists()
+        """Whether its folder still has its journal, and no other."""
+        with self._lock:
+            there = self._stamp_now()[0] is not None
+            return there and (self._stamp_now() == self._stamp or self._last_words() == self._last)
 
 
 def _images(stream: Stream, key: str) -> ImageSeries:

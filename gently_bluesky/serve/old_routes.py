@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 from gently_bluesky import Catalog
 from gently_bluesky.errors import GeometryError, NotHereError, StreamNotFoundError, TooLargeError
-from gently_bluesky.read.catalog import Session, Volume
+from gently_bluesky.read.catalog import Session, Volume, Volumes
 from gently_bluesky.read.images import ImageSeries
 from gently_bluesky.read.origin import Axis
 from gently_bluesky.serve.answering import HEAVY, LIGHT, UNTIL_CHANGED, GentlyRoute, House, InHouse, json_answer
@@ -79,14 +79,23 @@ class _Found:
 
 
 def _newest(house: InHouse, embryo: str, timepoint: int, session: Name = None, view: Name = None) -> _Found:
-    asked: Doc = {"embryo": embryo, "timepoint": timepoint, "session": session, "view": view}
-    what = {key: value for key, value in asked.items() if value is not None}
-    found = house.library.ask(lambda catalog: catalog.volumes(**what))
+    found = _volumes(house, {"embryo": embryo, "timepoint": timepoint, "session": session, "view": view})
     if not found:
         raise NotHereError(f"There is no such volume: {found.why_none}.", available=found.available)
     newest = found[0]
     same = [each for each in found if (each.run_uid, each.row.seq_num) == (newest.run_uid, newest.row.seq_num)]
     return _found(house, min(same, key=lambda each: each.row.data_key))
+
+
+def _volumes(house: House, asked: Doc) -> Volumes:
+    """Give volumes of an embryo, newest first; of the newest session that has it, if none is asked for."""
+    what = {key: value for key, value in asked.items() if value is not None}
+
+    def ask(catalog: Catalog) -> Volumes:
+        every = catalog.volumes(embryo=asked["embryo"], include_bad=True) if asked["session"] is None else None
+        return catalog.volumes(**what | ({"session": every[0].row.session} if every else {}))
+
+    return house.library.ask(ask)
 
 
 def _found(house: House, volume: Volume) -> _Found:
@@ -273,10 +282,7 @@ def sequence(
     more = 0 if end is None else int(max(0, end - start) * buffer_percent)
     first, last = max(0, start - more), None if end is None else end + more
     asked: Doc = {"embryo": embryo, "session": session, "view": view}
-    what = {key: value for key, value in asked.items() if value is not None}
-    found = house.library.ask(lambda catalog: catalog.volumes(**what)) if data_type in _VOLUMES else []
-    if found and session is None:
-        found = [each for each in found if each.row.session == found[0].row.session]
+    found = _volumes(house, asked) if data_type in _VOLUMES else []
     newest: dict[int, Volume] = {}
     for volume in sorted(found, key=lambda each: (-(each.row.time or 0.0), each.row.data_key)):
         timepoint = volume.row.timepoint

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
+import numpy as np
 from fastapi import APIRouter, Path, Query, Request
 from numpy.typing import NDArray
 from starlette.responses import Response
@@ -98,11 +100,13 @@ def send_made(
     content, said = made if isinstance(made, tuple) else make()
     if etag and made is None:
         house.library.kept.put(etag, (content, said), len(content) + 200)
-    return Buffer(content, 200, {**headers, **said}, media_type)
+    waiting: Any = house.room.read(len(content), lambda: np.frombuffer(content, np.uint8))  # until it is sent
+    return Buffer(memoryview(waiting), 200, {**headers, **said}, media_type)
 
 
 def _headers(uid: str, identity: tuple[object, ...] | None) -> dict[str, str]:
     """Give what is said of every answer with pixels; what may change has no ETag, and is kept by nobody."""
+    uid = quote(uid)  # a uid may be any text
     if identity is None:
         return {"x-run": uid, "cache-control": "no-store"}
     return {"x-run": uid, "cache-control": UNTIL_CHANGED, "etag": etag_of(*identity)}

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 from fastapi import APIRouter, HTTPException, Path, Query
 from starlette.responses import Response
@@ -99,7 +100,8 @@ def documents(
             break
         lines.append(encode(plain({"name": name, "doc": doc})) + b"\n")
         size, end = size + len(lines[-1]), offset
-    headers = {"x-next": str(end), "x-more": str(more).lower(), "x-run": uid, "cache-control": UNTIL_CHANGED}
+    headers = {"x-next": str(end), "x-more": str(more).lower(), "cache-control": UNTIL_CHANGED}
+    headers["x-run"] = quote(uid)  # it may be any text
     return Response(b"".join(lines), headers=headers, media_type="application/x-ndjson")
 
 
