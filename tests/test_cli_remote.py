@@ -69,6 +69,13 @@ def test_what_needs_a_folder_says_so(command: str) -> None:
     assert "http://far:8000 is an address; this needs a folder here" in " ".join(done.stderr.split())
 
 
+def test_what_is_written_is_written_to_a_folder(here_and_there: tuple[Path, str]) -> None:
+    for command in (["replay", "-1"], ["export", "-1", "--to", "csv"]):
+        done = gently(*command, "--root", here_and_there[0], "--into", "http://far:8000")
+        assert done.returncode == 2
+        assert "needs a folder here" in " ".join(done.stderr.split())
+
+
 def test_nobody_there_is_one_line_and_status_1() -> None:
     done = gently("runs", "--root", "http://127.0.0.1:9")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)

@@ -237,7 +237,7 @@ def test_planes_that_were_written_one_by_one_are_one_volume(
 def test_of_the_planes_that_are_said_the_lowest_counts_and_one_of_no_place_does_not(
     tmp_path: Path, root: Path
 ) -> None:
-    said = [("0", "3", 30), ("x", "0", 99), ("0", "0", 1), ("1", "0", 10)]
+    said = [("0", "3", 30), ("-1", "0", 99), ("0", "0", 1), ("1", "0", 10)]
     planes = "".join(f'<Plane TheT="{t}" TheC="0" TheZ="{z}" DeltaT="{delta}"/>' for t, z, delta in said)
     path = write(tmp_path / "x.ome.tif", TCZYX[:, 0], metadata={"axes": "TZYX"})
     with tifffile.TiffFile(path) as file:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gently_bluesky.errors import DocumentError
 from gently_bluesky.store.streams import RunTable, VolumeRef, unpack_event_page
-from tests.data_rig import start_doc
+from tests.data_rig import start_doc, stop_doc
 
 KEYS = {
     "a": {"source": "t", "dtype": "array", "shape": [1], "external": "STREAM:"},
@@ -189,3 +189,12 @@ def test_an_event_that_a_rewind_repeats_has_the_volume_that_came_for_it_though_t
     run("event", event(1, "again"))
     assert volumes(run) == {1: 0}
     assert run.streams["primary"].event("first").volumes == {}
+
+
+def test_a_volume_whose_event_is_on_its_way_is_no_event_yet_and_one_whose_event_was_lost_is_a_bad_one() -> None:
+    run = table("a", "x")
+    run("stream_datum", datum("a", range(1), range(1, 2)))
+    assert run.streams["primary"].rows() == []
+    run("stop", stop_doc("run"))
+    (row,) = run.streams["primary"].rows()
+    assert (row.data, row.volumes["a"]) == ({"good": False}, VolumeRef("r-a", 0))

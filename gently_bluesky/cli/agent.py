@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from gently_bluesky.cli.app import DEFAULT_ROOT, Root, app
+from gently_bluesky.cli.serving import listen
 from gently_bluesky.errors import ConfigError, MissingExtraError
 
 _TOKEN = "GENTLY_TOKEN"
@@ -52,8 +53,7 @@ def agent(
     config = uvicorn.Config(
         application, host=host, port=port, log_level="warning", limit_concurrency=_MOST_CLIENTS
     )
-    socket = config.bind_socket()
-    socket.listen()  # whoever reads the line below may connect at once
+    socket = listen(host, port)
     print(f"gently-bluesky agent: http://{host}:{socket.getsockname()[1]}/mcp", file=sys.stderr, flush=True)
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[socket])

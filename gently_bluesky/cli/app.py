@@ -12,8 +12,9 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_comp
 out = Console()
 
 
-def _a_folder(root: Path) -> Path:
-    if root.parts[:1] in {("http:",), ("https:",)}:
+def a_folder(root: Path | None) -> Path | None:
+    """Hold that what is to be a folder of this machine is no address."""
+    if root is not None and root.parts[:1] in {("http:",), ("https:",)}:
         raise typer.BadParameter(
             f"{root.as_posix().replace(':/', '://', 1)} is an address; this needs a folder here."
         )
@@ -21,7 +22,7 @@ def _a_folder(root: Path) -> Path:
 
 
 Root = Annotated[
-    Path, typer.Option(envvar="GENTLY_ROOT", callback=_a_folder, help="The root under which the runs lie.")
+    Path, typer.Option(envvar="GENTLY_ROOT", callback=a_folder, help="The root under which the runs lie.")
 ]
 AnyRoot = Annotated[
     str, typer.Option(envvar="GENTLY_ROOT", help="The root, or the address of its server: http://host:8000.")

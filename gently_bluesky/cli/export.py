@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from gently_bluesky.cli.app import ANY_ROOT, AnyRoot, AsJson, app, out
+from gently_bluesky.cli.app import ANY_ROOT, AnyRoot, AsJson, a_folder, app, out
 from gently_bluesky.cli.runs import find
 from gently_bluesky.cli.shown import print_json
 from gently_bluesky.exchange.selection import select, timepoints
@@ -56,7 +56,9 @@ class Split(enum.StrEnum):
 @app.command(context_settings={"ignore_unknown_options": True})  # -1 is a run, not an option
 def export(
     to: Annotated[Format, typer.Option(help="What to write.")],
-    into: Annotated[Path, typer.Option(help="The folder for it; nothing in it is overwritten.")],
+    into: Annotated[
+        Path, typer.Option(callback=a_folder, help="The folder for it; nothing in it is overwritten.")
+    ],
     run: Annotated[
         str | None, typer.Argument(help="-1 for the newest, a scan_id, or a uid or its beginning; or say what.")
     ] = None,

@@ -10,9 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from gently_bluesky import Catalog, FileWriter, replay
-from gently_bluesky.cli.app import ANY_ROOT, AnyRoot, AsJson, app, out
+from gently_bluesky.cli.app import ANY_ROOT, AnyRoot, AsJson, a_folder, app, out
 from gently_bluesky.cli.shown import counted_volumes, entries_of, print_json, print_run, without_stop
-from gently_bluesky.errors import JournalError, MissingExtraError
+from gently_bluesky.errors import JournalError, MissingExtraError, RunNotFoundError
 from gently_bluesky.keep.aside import make_way
 from gently_bluesky.keep.holdings import tags_of
 from gently_bluesky.read.run import Run
@@ -110,7 +110,9 @@ def show(
 def replay_command(
     run: Annotated[str, typer.Argument(help="-1 for the newest, a scan_id, or a uid or its beginning.")] = "-1",
     root: AnyRoot = ANY_ROOT,
-    into: Annotated[Path | None, typer.Option(help="Another root; the run is stored there again.")] = None,
+    into: Annotated[
+        Path | None, typer.Option(callback=a_folder, help="Another root; the run is stored there again.")
+    ] = None,
     fill: Annotated[
         bool, typer.Option(help="With --into: store the pixels again, not only the documents.")
     ] = False,
@@ -160,4 +162,9 @@ def find(catalog: Catalog, key: str) -> Run:
         number = int(key)
     except ValueError:
         return catalog[key]
-    return catalog[key] if len(key) >= 8 else catalog[number]
+    if len(key) < 8 or number < 0:
+        return catalog[number]
+    try:
+        return catalog[key]  # digits may be the beginning of a uid
+    except RunNotFoundError:
+        return catalog[number]

@@ -50,7 +50,8 @@ def serve(
         if token is not None:
             raise ConfigError("There are two tokens, one in a file; give one.")
         token = token_file.read_text(encoding="utf-8").strip()
-    if token is None and not is_loopback(host):
+    made = token is None and not is_loopback(host)
+    if made:
         token = secrets.token_urlsafe(32)
     application = create_app(
         root,
@@ -75,10 +76,20 @@ def serve(
         timeout_graceful_shutdown=5,
         ws_max_size=64 << 10,
     )
-    listening = config.bind_socket()
-    shown = f"http://{_shown(host)}:{listening.getsockname()[1]}/" + ("" if token is None else f"?token={token}")
+    listening = listen(host, port)
+    shown = f"http://{_shown(host)}:{listening.getsockname()[1]}/" + (f"?token={token}" if made else "")
     out.print(f"{root} is at {shown}", highlight=False, markup=False, soft_wrap=True)
     uvicorn.Server(config).run(sockets=[listening])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Listen on an address; ConfigError if that cannot be."""
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise ConfigError(
+            f"Nobody can listen on port {port} of {host}: {error.strerror or error}. --port takes another; 0 any."
+        ) from error
 
 
 def _shown(host: str) -> str:

@@ -128,9 +128,10 @@ class Doors:
                 "Pages of other origins may not ask this server; --allow-origin ORIGIN adds one.",
             )
         if not self.has_token(headers):
+            wrong = "The token that was shown is another. " if "authorization" in headers else ""
             return Problem(
                 HTTPStatus.UNAUTHORIZED,
-                "A token is needed: Authorization: Bearer TOKEN, or, in a browser, /?token=TOKEN once.",
+                f"{wrong}A token is needed: Authorization: Bearer TOKEN, or, in a browser, /?token=TOKEN once.",
             )
         return None
 

@@ -298,9 +298,9 @@ async def refuse(socket: WebSocket, code: int, error: Exception) -> None:
             await socket.close(code)
 
 
-def live_router(root: Path) -> APIRouter:
+def live_router(root: Path | str) -> APIRouter:
     """Give the route of the WebSocket; who may come in is decided by the doors of the application."""
-    router, live = APIRouter(), Live(root)
+    router, live = APIRouter(), Live(Path(root))
 
     @router.websocket("/api/v1/live")
     async def follow(socket: WebSocket) -> None:

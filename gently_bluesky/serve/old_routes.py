@@ -152,7 +152,7 @@ def projection_png(of: Newest, method: str = "three_view", window: Window = "aut
 
 def _projection(of: _Found, method: str, shown: Shown) -> tuple[bytes, dict[str, str]]:
     if method not in _METHODS:
-        raise HTTPException(400, f"Unknown method: {method[:80]}. Available: {_METHODS}")
+        raise HTTPException(400, f"Unknown method: {method[:80]}. Available: {[*_METHODS, 'all']}")
     of.pixels()
     if method == "three_view":
         views = [of.images.project(of.event, axis=axis) for axis in ("z", "y", "x")]
@@ -253,7 +253,7 @@ def slice_(house: InHouse, uid: str, z: int, window: Window = "auto", size: Size
     run, *rest = uid.split(_SEPARATOR, 3)
     if len(rest) != 3 or not rest[1].isdigit():
         raise NotHereError(
-            f"Volume {uid[:200]!r} is not there; /sequence/EMBRYO gives the uids of those that are."
+            f"Volume {uid[:200]!r} is not there; the route sequence gives the uids of those that are."
         )
     stream, seq_num, key = rest
     images = house.library.run(run).series(stream, key)

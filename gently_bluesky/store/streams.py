@@ -98,6 +98,7 @@ class StreamTable:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.has_ended = False
         self.descriptors: list[Doc] = []
         self._rows: dict[int, Row] = {}
         self._events: dict[str | None, Row] = {}
@@ -120,16 +121,19 @@ class StreamTable:
         rows: dict[int, Row] = {}
         for key, datums in self._datums.items():
             for datum in datums:
+                promised = self._promises_readings(datum.descriptor)
+                if promised and not self.has_ended:
+                    continue  # their event is on its way
+                # a fly scan has no events; where one was lost nobody vouches for volumes
+                data: Doc = {"good": False} if promised else {}
                 for seq_num in datum.seq_nums:
-                    row = rows.setdefault(seq_num, self._without_event(seq_num, datum.descriptor))
+                    row = rows.setdefault(seq_num, Row(seq_num, datum.descriptor, data=dict(data)))
                     row.volumes[key] = datum.volume(seq_num)
         return [rows[seq_num] for seq_num in sorted(rows)]
 
-    def _without_event(self, seq_num: int, descriptor: str) -> Row:
-        # a fly scan has no events; where readings were promised an event was lost, and nobody vouches for volumes
+    def _promises_readings(self, descriptor: str) -> bool:
         keys = next(doc["data_keys"] for doc in self.descriptors if doc["uid"] == descriptor)
-        promised = any(entry.get("external") != "STREAM:" for entry in keys.values())
-        return Row(seq_num, descriptor, data={"good": False} if promised else {})
+        return any(entry.get("external") != "STREAM:" for entry in keys.values())
 
     def every_row(self) -> list[Row]:
         """Rows as `rows` gives them, and before them those of events that a rewind repeated."""
@@ -231,6 +235,8 @@ class RunTable:
 
     def _take_stop(self, doc: Doc) -> None:
         self.stop = doc
+        for stream in self.streams.values():
+            stream.has_ended = True
 
     def _take_descriptor(self, doc: Doc) -> None:
         uid, name = doc["uid"], doc.get("name") or "primary"

@@ -89,6 +89,8 @@ class Connection:
         self.where = f"{parts.scheme}://{parts.netloc}{parts.path.removesuffix('/api/v1').rstrip('/')}"
         self._api = f"{self.where}/api/v1"
         token = token or dict(parse_qsl(parts.query)).get("token") or os.environ.get(TOKEN)
+        if token is not None and not token.isascii():
+            raise ValueError("A token has letters, digits and -._~+/=, and this one has others: it is none.")
         self._tries = tries
         self._wait = wait
         self._timeout_s = timeout_s
