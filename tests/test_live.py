@@ -27,7 +27,20 @@ from gently_bluesky.serve.pictures.scaling import area_mean
 from gently_bluesky.serve.pictures.window import Window, as_bytes
 from gently_bluesky.store.journal import encode_line
 from gently_bluesky.store.layout import create_root
-from tests.data_rig import DEADLINE_S, Child, feed, hold_pixels, newest, run_folder, start_doc, stop_doc, volume
+from tests.data_rig import (
+    DEADLINE_S,
+    Camera,
+    Child,
+    feed,
+    hold_pixels,
+    newest,
+    record,
+    run_folder,
+    start_doc,
+    stop_doc,
+    taken,
+    volume,
+)
 from tests.live_rig import Acquiring, Listener, Said, as_sent, listening
 from tests.serve_rig import recorded, served, serving
 
@@ -198,6 +211,32 @@ def test_a_damaged_journal_is_said_and_others_go_on(root: Path) -> None:
             feed(root, [("start", other), ("stop", stop_doc(other["uid"]))])
             assert [name for name, _ in listener.documents()] == ["start", "stop"]
             acquiring.end()
+
+
+@pytest.mark.parametrize("days", [1, 400, -3, -400])
+def test_a_run_is_told_whichever_day_its_clock_or_that_of_others_says(root: Path, days: int) -> None:
+    """A clock that was wrong once hides no run of later, and one that is wrong now hides none either."""
+    wrong = [start_doc(time=time.time() + days * 86400) for _ in range(2)]
+    feed(root, [("start", wrong[0]), ("stop", stop_doc(wrong[0]["uid"], wrong[0]["time"]))])
+    feed(root, [("start", now := start_doc(time=time.time())), ("stop", stop_doc(now["uid"]))])
+    with served(root) as server, listening(server.url, "rate=0") as listener:
+        listener.next("hello")
+        for start in (start_doc(time=time.time()), wrong[1], start_doc(time=time.time())):
+            feed(root, [("start", start), ("stop", stop_doc(start["uid"], start["time"]))])
+            assert [doc.get("uid") for name, doc in listener.documents() if name == "start"] == [start["uid"]]
+
+
+def test_a_run_that_nobody_understands_hides_no_other(root: Path) -> None:
+    run = recorded(root)
+    with served(root) as server, listening(server.url, "rate=0") as listener:
+        listener.next("hello")
+        for number, line in enumerate((b"no document\n", encode_line({"name": "start", "doc": {"time": "noon"}}))):
+            folder = run.folder.with_name(f"nonsense-{number}")
+            folder.mkdir()
+            (folder / "journal.jsonl").write_bytes(line)
+        start = start_doc(time=time.time())
+        feed(root, [("start", start), ("stop", stop_doc(start["uid"]))])
+        assert [name for name, _ in listener.documents()] == ["start", "stop"]
 
 
 def test_a_line_is_told_when_it_is_whole(root: Path) -> None:
@@ -398,6 +437,20 @@ def test_a_volume_that_was_removed_gives_no_picture_and_no_error(root: Path) -> 
         assert listener.documents() == as_sent(run)
         while (said := listener.next())["type"] != "progress":
             assert said["type"] == "document"
+
+
+@pytest.mark.parametrize("dtype", ["<c8", "<c16"])
+def test_a_volume_that_is_no_picture_is_logged_and_other_pictures_come(
+    root: Path, dtype: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    create_root(root)
+    with served(root) as server, listening(server.url, "rate=30") as listener:
+        listener.next("hello")
+        odd = record(root, lambda writer: taken(Camera("odd", writer, shape=(3, 8, 9), dtype=dtype), {}, {}))
+        eventually(lambda: "no picture of" in caplog.text)
+        assert (odd.uid in caplog.text, "gently-pictures" in following()) == (True, True)
+        record(root, lambda writer: taken(Camera("cam", writer, shape=(3, 8, 9)), {}, {}))
+        assert listener.picture(series="cam_image")["kind"] == "projection"
 
 
 # --- who may, and who does not read --------------------------------------------------------------------------

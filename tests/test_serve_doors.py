@@ -10,6 +10,8 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from gently_bluesky.errors import ConfigError, RootError
 from gently_bluesky.serve.app import create_app
@@ -90,12 +92,22 @@ def test_the_token_is_in_no_log(root: Path, caplog: pytest.LogCaptureFixture) ->
     """Not in uvicorn's access log either, whichever way it was shown."""
     app = create_app(root, token=TOKEN)
     caplog.set_level(logging.DEBUG)
-    with serving(app, access_log=True, log_level="debug", log_config=None) as url:
+    good = {"authorization": f"Bearer {TOKEN}"}
+    with serving(app, access_log=True, log_level="info", log_config=None) as url:
         httpx.get(f"{url}/?a=1&token={TOKEN}")
-        httpx.get(f"{url}{API}?to%6ben={TOKEN}&b=2")
-        httpx.get(f"{url}{API}", headers={"authorization": f"Bearer {TOKEN}"})
-    mine = [record for record in caplog.records if not record.name.startswith(("httpx", "httpcore"))]
-    assert any("a=1" in record.getMessage() for record in mine)
+        for spelled in ("to%6ben", "%74oken", "tok%65n", "%74%6f%6b%65%6e"):
+            httpx.get(f"{url}/?{spelled}={TOKEN}")
+            httpx.get(f"{url}{API}?{spelled}={TOKEN}&b=2")
+        httpx.get(f"{url}{API}", headers=good)
+        far = url.replace("http", "ws")
+        with pytest.raises(InvalidStatus, match="403"), connect(f"{far}{API}/live?token={TOKEN}&c=3"):
+            pass
+        with connect(f"{far}{API}/live?rate=0&tok%65n={TOKEN}", additional_headers=good) as listener:
+            listener.recv()
+    clients = ("httpx", "httpcore", "websockets.client")
+    mine = [record for record in caplog.records if not record.name.startswith(clients)]
+    for seen in ("a=1", "c=3", "rate=0"):
+        assert any(seen in record.getMessage() for record in mine)
     assert not any(TOKEN in record.getMessage() for record in mine)
 
 

@@ -189,17 +189,19 @@ class _Behind:
         self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            await self._answer(scope, receive, send)
-        elif scope["type"] != "websocket":
+        if scope["type"] not in {"http", "websocket"}:
             await self.app(scope, receive, send)
+            return
+        shown = _take_token(scope)
+        if scope["type"] == "http":
+            await self._answer(scope, receive, send, shown)
         elif (refusal := self._doors.refusal(scope)) is not None:
             await send({"type": "websocket.close", "code": 1008, "reason": refusal.title})
         else:
             await self.app(scope, receive, send)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        shown, headers = _take_token(scope), Headers(scope=scope)
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, shown: str | None) -> None:
+        headers = Headers(scope=scope)
         origin = headers.get("origin", "")
         allowed = origin if origin in self._doors.allowed_origins else ""
         answer = _Answer(send, allowed)
@@ -254,13 +256,12 @@ def _relative(scope: Scope) -> str:
 
 def _take_token(scope: Scope) -> str | None:
     """Take a token out of the query, for good: what is logged later has none."""
-    query = scope.get("query_string", b"").decode("latin-1")
-    if "token" not in query:
+    pairs = parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
+    shown = [str(value) for name, value in pairs if name == "token"]
+    if not shown:
         return None
-    pairs = parse_qsl(query, keep_blank_values=True)
-    shown = [value for name, value in pairs if name == "token"]
     scope["query_string"] = urlencode([pair for pair in pairs if pair[0] != "token"]).encode()
-    return shown[-1] if shown else None
+    return shown[-1]
 
 
 def _is_preflight(scope: Scope, headers: Headers) -> bool:

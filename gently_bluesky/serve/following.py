@@ -4,21 +4,21 @@ The writer is another process and is never asked: a journal that grew is seen by
 folder. Knows documents and where they end; who listens, and pictures, are the business of others.
 """
 
+import itertools
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
-from gently_bluesky.errors import DocumentError, GentlyError, JournalError
+from gently_bluesky.errors import DocumentError, JournalError
 from gently_bluesky.read.catalog import Catalog
 from gently_bluesky.read.folder import rebased
-from gently_bluesky.store.index import IDENTITY_KEYS
-from gently_bluesky.store.journal import Pair, begins_line, read_documents, read_start
-from gently_bluesky.store.layout import JOURNAL, open_root
+from gently_bluesky.store.index import IDENTITY_KEYS, RootIndex
+from gently_bluesky.store.journal import Pair, begins_line, read_documents
+from gently_bluesky.store.layout import JOURNAL, day_folder, open_root
 from gently_bluesky.store.streams import Doc, RunTable
 from gently_bluesky.store.strict_json import encode, plain
 
@@ -28,7 +28,8 @@ TICK_S = 0.02
 """Between two looks at the sizes of the journals that are followed: a few microseconds each."""
 
 _LOOK_FOR_RUNS_S = 0.1
-_SETTLED_S = 2.0  # the time of a folder is too coarse to tell two changes apart that lie closer
+_DAY_S = 86400.0
+_TURNS = 20  # looks after which every day was looked at; those of now, each time
 _MOST_OPEN = 8  # runs without a stop that are followed; older ones were interrupted
 _LOOKED_AT = 50
 _RECENT_BYTES = 1 << 20
@@ -176,16 +177,18 @@ class Follower:
         self._lock = threading.RLock()
         self._current: dict[str, Journal] = {}
         self._asked: dict[str, tuple[Journal, int]] = {}
-        self._looked_at: dict[Path, tuple[int, list[Path]]] = {}
+        self._index = RootIndex(self._root)
         self._folders: set[Path] = set()
+        self._turn = itertools.cycle(range(_TURNS))
         self._quit = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Follow; the journals of now are read when it returns."""
         with self._lock:
-            newest = list(islice(self._catalog, _LOOKED_AT))
-            self._folders = {run.folder for run in newest}
+            runs = list(self._catalog)
+            self._folders = {run.folder for run in runs}
+            newest = runs[:_LOOKED_AT]
             for run in reversed([run for run in newest if run.is_open or run is newest[0]][:_MOST_OPEN]):
                 self._current[run.uid] = self._journal(run.folder, run.start)
             self._look_for_runs()
@@ -201,7 +204,7 @@ class Follower:
         if self._thread is not None:
             self._thread.join()
         self._thread = None
-        self._current, self._looked_at = {}, {}
+        self._current, self._folders, self._index = {}, set(), RootIndex(self._root)
 
     def current(self) -> list[Journal]:
         """Give the newest run and those that are open, the oldest first."""
@@ -236,8 +239,8 @@ class Follower:
                 look = time.monotonic() - looked >= _LOOK_FOR_RUNS_S
                 looked = time.monotonic() if look else looked
                 self._tick(look=look)
-            except (OSError, GentlyError):
-                log.exception("following the runs of %s", self._root)  # a disk that was away may come back
+            except Exception:  # a disk that was away may come back; one run of many may be nonsense
+                log.exception("following the runs of %s", self._root)
 
     def _tick(self, *, look: bool) -> None:
         with self._lock:
@@ -250,33 +253,22 @@ class Follower:
 
     def _look_for_runs(self) -> None:
         """Take in runs that have begun, and let go of those that are neither open nor the newest."""
-        for folder in self._newest_day():
-            if folder not in self._folders and (start := read_start(folder)) is not None:
-                self._folders.add(folder)
-                self._current[str(start["uid"])] = self._journal(folder, start)
-        there = sorted(self._current.values(), key=lambda journal: float(journal.start["time"]))
+        began = {folder: self._index.start(folder) for folder in self._unknown_folders()}
+        for start, folder in sorted(
+            ((start, folder) for folder, start in began.items() if start), key=lambda each: float(each[0]["time"])
+        ):
+            self._folders.add(folder)
+            self._current[str(start["uid"])] = self._journal(folder, start)
+        there = list(self._current.values())  # in the order in which they came: a start may have any time
         opened = [journal for journal in there[:-1] if not journal.is_over][-_MOST_OPEN:]
         self._current = {journal.uid: journal for journal in [*opened, *there[-1:]]}
 
-    def _newest_day(self) -> list[Path]:
-        """Give the run folders of the newest day; nothing is listed that has not changed."""
-        folder = self._root / "runs"
-        for _ in range(3):
-            children = self._children(folder)
-            if not children:
-                return []
-            folder = max(children)
-        return self._children(folder)
-
-    def _children(self, folder: Path) -> list[Path]:
-        try:
-            changed_ns = folder.stat().st_mtime_ns
-            known = self._looked_at.get(folder)
-            if known is not None and known[0] == changed_ns:
-                return known[1]
-            children = [path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        if time.time_ns() - changed_ns > _SETTLED_S * 1e9:
-            self._looked_at[folder] = (changed_ns, children)
-        return children
+    def _unknown_folders(self) -> list[Path]:
+        """Give run folders that have come: on the newest day or about now at once, on any other in its turn."""
+        days = sorted(self._index.days())
+        now = time.time()
+        near = {self._root / day_folder(now + shift) for shift in (-_DAY_S, 0.0, _DAY_S)}
+        looked_at = {*near.intersection(days), *days[-1:], *days[next(self._turn) :: _TURNS]}
+        return [
+            folder for day in looked_at for folder in self._index.folders_of(day) if folder not in self._folders
+        ]

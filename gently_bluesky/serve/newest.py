@@ -223,11 +223,18 @@ class PictureMaker:
             watched.has_grown = watched.journal.is_over
             if watched.has_grown and not watched.frames:  # nobody looked while it was taken
                 continue
-            for frame in watched.coming.frames():
-                series, now = frame.found.data_key or "", (frame.path, frame.came)
-                if watched.frames.get(series) != now:
-                    watched.frames[series] = now
-                    self._frame_came(watched, series, frame)
+            try:
+                self._look_for_frames(watched)
+            except Exception:  # whatever is in its files, other runs have theirs
+                log.exception("frames of run %s are not shown as they come", watched.journal.uid)
+                watched.has_grown = True
+
+    def _look_for_frames(self, watched: _Watched) -> None:
+        for frame in watched.coming.frames():
+            series, now = frame.found.data_key or "", (frame.path, frame.came)
+            if watched.frames.get(series) != now:
+                watched.frames[series] = now
+                self._frame_came(watched, series, frame)
 
     def _frame_came(self, watched: _Watched, series: str, frame: Frame) -> None:
         if any(want.show == "projection" for want in list(self._wants.values())):
@@ -271,25 +278,28 @@ class PictureMaker:
 
     def _make(self, key: Key, subject: Subject, size: int) -> None:
         try:
-            number, pixels = self._loaded.get(key, (0, None))
-            if pixels is None or number != subject.number:
-                pixels = subject.load()
-                self._loaded[key] = subject.number, pixels
-            small = area_mean(pixels, size)
-            window = self._calm(key, window_of(small))
-            shown = as_bytes(small, window)
-        except (GentlyError, OSError, ValueError, IndexError) as error:  # retention took it, or it is no picture
-            log.debug("no picture of %s: %s", key, error)
+            message = self._picture(key, subject, size)
+        except Exception as error:  # noqa: BLE001 - one volume that is no picture is no end of pictures
+            gone = isinstance(error, GentlyError | OSError)  # retention took it
+            log.log(logging.DEBUG if gone else logging.WARNING, "no picture of %s: %r", key, error)
             with self._condition:
                 if self._subjects.get(key) is subject:
                     del self._subjects[key]
             return
-        about = {"run": key.run, "series": key.series, **subject.about, "number": subject.number}
-        about |= {"shape": list(pixels.shape), "window": [round(bound, 1) for bound in window]}
-        message = encode(plain(about)) + b"\n" + jpeg(shown)
         with self._condition:
             self._made[key, size] = Made(subject.number, message)
         self._made_one()
+
+    def _picture(self, key: Key, subject: Subject, size: int) -> bytes:
+        number, pixels = self._loaded.get(key, (0, None))
+        if pixels is None or number != subject.number:
+            pixels = subject.load()
+            self._loaded[key] = subject.number, pixels
+        small = area_mean(pixels, size)
+        window = self._calm(key, window_of(small))
+        about = {"run": key.run, "series": key.series, **subject.about, "number": subject.number}
+        about |= {"shape": list(pixels.shape), "window": [round(bound, 1) for bound in window]}
+        return encode(plain(about)) + b"\n" + jpeg(as_bytes(small, window))
 
     def _calm(self, key: Key, now: Window) -> Window:
         """Give a window that opens at once and closes slowly: a picture does not flicker from frame to frame."""

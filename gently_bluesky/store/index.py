@@ -6,6 +6,7 @@ answers stay right.
 """
 
 import contextlib
+import itertools
 import logging
 import os
 import time
@@ -213,7 +214,7 @@ class RootIndex:
             del self._known[gone]
             changed = True
         for name in present.keys() - self._known.keys():
-            start = self._start(present[name])
+            start = self.start(present[name])
             if start is not None:
                 self._known[name] = IndexEntry(name, start)
                 changed = True
@@ -226,7 +227,8 @@ class RootIndex:
         self._read_index()
         return dict(self._known)
 
-    def _start(self, folder: Path) -> Doc | None:
+    def start(self, folder: Path) -> Doc | None:
+        """Give the start document of a run folder; None if there is none yet, or it is damaged."""
         try:
             start = read_start(folder)
             check_document("start", start or {}, whole=start is not None)
@@ -280,11 +282,18 @@ class RootIndex:
 
     def folders(self) -> Iterator[Path]:
         """Give the folders of all runs. Links are not followed: a root is one tree."""
+        return itertools.chain.from_iterable(map(self.folders_of, self.days()))
+
+    def days(self) -> Iterator[Path]:
+        """Give the folders of the days."""
         runs = self.root / "runs"
         for year in () if runs.is_symlink() else self._children(runs):
             for month in self._children(year):
-                for day in self._children(month):
-                    yield from self._children(day)
+                yield from self._children(month)
+
+    def folders_of(self, day: Path) -> list[Path]:
+        """Give the run folders in one of `days`; nothing is listed that has not changed."""
+        return self._children(day)
 
     def _children(self, folder: Path) -> list[Path]:
         try:
