@@ -1,9 +1,11 @@
 """A catalog of another machine: one request a plane, runs that grow, servers that die, lie or refuse."""
 
 import contextlib
+import gzip
 import json
 import socket
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -458,6 +460,105 @@ def test_pixels_that_are_not_all_there_are_never_data(headers: dict[str, str], c
     connection, _, _ = pretending([httpx.Response(200, headers=headers, content=content)])
     with pytest.raises(ServerAnswerError, match=says):
         connection.pixels("/questions/pixels")
+
+
+def test_of_an_answer_that_is_blown_up_no_more_is_taken_than_was_to_come() -> None:
+    body = json.dumps(HELLO).encode()
+    bomb = gzip.compress(bytes(300 << 20), 1)
+    hello = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b" % (len(body), body)
+    head = b"HTTP/1.1 200 OK\r\nx-shape: 4\r\nx-dtype: <u2\r\ncontent-encoding: gzip\r\nconnection: close\r\n\r\n"
+    with saying(hello, head + bomb[: 1 << 17]) as url:
+        connection = Connection(url, tries=1)
+        tracemalloc.start()
+        try:
+            with pytest.raises(ServerAnswerError, match="with more than"):
+                connection.pixels("/x", ((4,), np.dtype("u2")))
+            assert tracemalloc.get_traced_memory()[1] < 160 << 20
+        finally:
+            tracemalloc.stop()
+
+
+Lie = Callable[[httpx.Response], httpx.Response]
+
+
+def said(shape: str, dtype: str, nbytes: int, status: int = 200, run: str | None = None) -> Lie:
+    """Pixels that were not asked for."""
+
+    def lie(true: httpx.Response) -> httpx.Response:
+        headers = {"x-shape": shape, "x-dtype": dtype, "x-run": run or true.headers.get("x-run", "")}
+        return httpx.Response(status, headers=headers, content=bytes(nbytes))
+
+    return lie
+
+
+@contextlib.contextmanager
+def lying(url: str, path: str, lie: Lie) -> Iterator[RemoteCatalog]:
+    """A catalog of a server that lies when it is asked for a path."""
+    inner = httpx.HTTPTransport()
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        answer = inner.handle_request(request)
+        answer.read()
+        return lie(answer) if request.url.path.endswith(path) else answer
+
+    yield RemoteCatalog(url, connection=Connection(url, transport=httpx.MockTransport(handle), tries=1))
+    inner.close()
+
+
+@pytest.mark.parametrize(
+    ("lie", "says"),
+    [
+        (said("16,48", "<u2", 1536), r"\(16, 48\) uint16; \(32, 48\) uint16 was asked for"),
+        (said("32,48", "<f8", 12288), "float64"),
+        (said("", "<u2", 2), r"\(\) uint16"),
+        (said("1,48", "<u2", 96, status=206), "with status 206"),
+        (said("32,48", "<u2", 3072, run="another"), "answered of another"),
+    ],
+)
+def test_a_plane_that_is_another_than_was_asked_for_is_no_data(
+    here_and_there: tuple[Path, str], lie: Lie, says: str
+) -> None:
+    with lying(here_and_there[1], "/questions/pixels", lie) as catalog:
+        images = catalog[-1]["primary"][KEY]
+        with pytest.raises(ServerAnswerError, match=says):
+            images[0, 3]
+
+
+def test_a_volume_or_projection_of_another_shape_is_no_data(here_and_there: tuple[Path, str]) -> None:
+    with lying(here_and_there[1], "/questions/pixels", said("2,32,48", "<u2", 6144)) as catalog:
+        images = catalog[-1]["primary"][KEY]
+        for ask in (lambda: images[0], lambda: images.volume(0), images.to_dask()[0].compute):
+            with pytest.raises(ServerAnswerError, match="was asked for"):
+                ask()
+    with lying(here_and_there[1], "/questions/projection", said("3,3", "<u2", 18)) as catalog:
+        images = catalog[-1]["primary"][KEY]
+        with pytest.raises(ServerAnswerError, match=r"\(32, 48\) uint16 was asked for"):
+            images.project(0)
+
+
+def test_a_run_that_was_not_asked_for_and_documents_twice_are_errors(here_and_there: tuple[Path, str]) -> None:
+    root, url = here_and_there
+    uid = newest(root).uid
+
+    def other(true: httpx.Response) -> httpx.Response:
+        run = true.json()
+        return httpx.Response(200, json=run | {"start": run["start"] | {"uid": "other"}})
+
+    with (
+        lying(url, "/questions/run", other) as catalog,
+        pytest.raises(ServerAnswerError, match=f"for run {uid}, and gave run other"),
+    ):
+        catalog[uid]
+
+    def doubled(true: httpx.Response) -> httpx.Response:
+        page = true.json()
+        return httpx.Response(200, json=page | {"documents": [*page["documents"], page["documents"][-2]]})
+
+    with (
+        lying(url, "/questions/documents", doubled) as catalog,
+        pytest.raises(ServerAnswerError, match="and gave one that ends at byte"),
+    ):
+        list(catalog[-1])
 
 
 @pytest.mark.parametrize(

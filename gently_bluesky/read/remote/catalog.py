@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from gently_bluesky.errors import ElsewhereError
+from gently_bluesky.errors import ElsewhereError, ServerAnswerError
 from gently_bluesky.read.answers import Answer
 from gently_bluesky.read.catalog import Catalog, Runs, Session, When, asked_key, seconds
 from gently_bluesky.read.lineage import Lineage, Node
@@ -90,7 +90,15 @@ class RemoteCatalog(Catalog):
         """Give one run; see `Catalog`."""
         key = asked_key(key)
         scan = isinstance(key, int) and key >= 0
-        return self._connection.ask("/questions/run", self._run_of, **{"scan_id" if scan else "key": str(key)})
+        run = self._connection.ask("/questions/run", self._run_of, **{"scan_id" if scan else "key": str(key)})
+        named = run.uid.startswith(key) if isinstance(key, str) else key < 0 or run.start.get("scan_id") == key
+        if not named:
+            raise self._another_run(f"run {key}", run)
+        return run
+
+    def _another_run(self, asked: str, run: Run) -> ServerAnswerError:
+        scan = run.start.get("scan_id")
+        return ServerAnswerError(f"{self.where} was asked for {asked}, and gave run {run.uid} (scan {scan}).")
 
     def _run_of(self, said: Any) -> Run:
         origin = ServerOrigin(self, self._connection, str(said["start"]["uid"]), str(said["home"]))
@@ -108,6 +116,9 @@ class RemoteCatalog(Catalog):
         named = sorted(uids)
         for first in range(0, len(named), _NAMED):
             found += self._connection.ask("/questions/runs", self._runs_of, uids=named[first : first + _NAMED])
+        for run in found:
+            if run.uid not in uids:
+                raise self._another_run(", ".join(named), run)
         return {run.uid: run for run in found}
 
     def _runs_of(self, said: Any) -> list[Run]:

@@ -1,8 +1,8 @@
 """`Connection`: questions to one server, and answers that are whole.
 
 What only asks is asked again where the network or the server failed, a few times, later and later; what changes
-something is sent once. An answer that was cut short, is no JSON, or is not as long as its shape says is an error,
-never data.
+something is sent once. An answer that was cut short, is no JSON, is of another run, or has not the shape and dtype
+that were asked for is an error, never data; of one that is too long, no more is taken in than was to come.
 """
 
 import math
@@ -30,12 +30,18 @@ if TYPE_CHECKING:
     import httpx
 
 T = TypeVar("T")
+Geometry = tuple[tuple[int, ...], np.dtype[Any]]
+"""Shape and dtype."""
 
 API = 1
 """Of the server's routes; another number is another language."""
 
 TOKEN = "GENTLY_TOKEN"
 
+_JSON_BYTES = 512 << 20  # far more than any answer has
+_PROBLEM_BYTES = 64 << 10  # of an answer that says what went wrong, in place of a few pixels
+_ENCODED = {"", "identity", "gzip"}
+_OF_THE_WIRE = {"content-encoding", "content-length", "transfer-encoding"}
 _LATER = {429, 502, 503, 504}
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.25, 10.0
 _MISUNDERSTOOD = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError)
@@ -106,7 +112,7 @@ class Connection:
                 f"A catalog of another machine needs httpx: pip install 'gently_bluesky[remote]' ({error})"
             ) from error
         return httpx.Client(
-            headers={"Authorization": f"Bearer {token}"} if token else {},
+            headers={"Accept-Encoding": "gzip"} | ({"Authorization": f"Bearer {token}"} if token else {}),
             timeout=httpx.Timeout(self._timeout_s, connect=min(5.0, self._timeout_s)),
             transport=transport,
         )
@@ -148,16 +154,29 @@ class Connection:
                 f"{shown!r}. Is it a server of gently_bluesky?"
             ) from error
 
-    def pixels(self, path: str, **asked: Any) -> NDArray[Any]:
+    def pixels(self, path: str, expected: Geometry | None = None, **asked: Any) -> NDArray[Any]:
         """Ask for pixels: an array in C order, little-endian, read-only.
+
+        Parameters
+        ----------
+        path, asked
+            The question.
+        expected
+            Shape and dtype of what is asked for; None if only the server knows.
 
         Raises
         ------
         ServerAnswerError
-            The bytes that came are not as many as shape and dtype say, or nothing says those.
+            It is of another run, or not of this shape and dtype; the bytes that came are not as many as shape and
+            dtype say, or nothing says those.
         """
-        response = self._asked(path, asked)
+        response = self._asked(path, asked, None if expected is None else _nbytes(expected))
         content = response.content
+        if "run" in asked and response.headers.get("x-run") != asked["run"]:
+            raise ServerAnswerError(
+                f"{self.where} was asked {path} of run {asked['run']}, and answered of "
+                f"{response.headers.get('x-run', 'none that it names')}. Nothing of it is taken."
+            )
         try:
             shape = tuple(int(size) for size in response.headers["x-shape"].split(",") if size)
             dtype = np.dtype(response.headers["x-dtype"])
@@ -167,40 +186,69 @@ class Connection:
             raise ServerAnswerError(
                 f"{self.where} answered {path} without saying shape and dtype of the pixels ({error!r:.120})."
             ) from error
-        if len(content) != math.prod(shape) * dtype.itemsize:
+        if expected is not None and (shape, dtype) != (expected[0], expected[1].newbyteorder("<")):
+            raise ServerAnswerError(
+                f"{self.where} answered {path} with {shape} {dtype}; {expected[0]} {expected[1]} was asked for "
+                f"({asked}). Nothing of it is taken."
+            )
+        if len(content) != _nbytes((shape, dtype)):
             raise ServerAnswerError(
                 f"{self.where} answered {path} with {len(content)} bytes; {shape} {dtype} are "
-                f"{math.prod(shape) * dtype.itemsize}. None of them is taken."
+                f"{_nbytes((shape, dtype))}. None of them is taken."
             )
         return np.frombuffer(content, dtype).reshape(shape)
 
     def tell(self, path: str, said: Mapping[str, Any]) -> None:
         """Send what changes something there: once, but for a server that says that it did nothing yet."""
         response = self._tried(
-            lambda: self._client.post(
-                f"{self._api}{path}", content=encode(said), headers={"Content-Type": "application/json"}
+            self._client.build_request(
+                "POST", f"{self._api}{path}", content=encode(said), headers={"Content-Type": "application/json"}
             ),
             path,
+            _JSON_BYTES,
             changes=True,
         )
         self._hold_good(response, path)
 
-    def _asked(self, path: str, asked: Mapping[str, Any]) -> "httpx.Response":
+    def _asked(self, path: str, asked: Mapping[str, Any], nbytes: int | None = None) -> "httpx.Response":
         params = {key: _spelled(value) for key, value in asked.items() if value is not None}
-        response = self._tried(lambda: self._client.get(f"{self._api}{path}", params=params), path)
+        most = _JSON_BYTES if nbytes is None else nbytes + _PROBLEM_BYTES
+        response = self._tried(self._client.build_request("GET", f"{self._api}{path}", params=params), path, most)
         self._hold_good(response, path)
         return response
 
-    def _tried(
-        self, send: "Callable[[], httpx.Response]", path: str, *, changes: bool = False
-    ) -> "httpx.Response":
+    def _sent(self, request: "httpx.Request", path: str, most: int) -> "httpx.Response":
+        """Send once, and take in an answer that is as long as it may be."""
+        import httpx  # noqa: PLC0415
+
+        answer = self._client.send(request, stream=True)
+        try:
+            encoding = answer.headers.get("content-encoding", "")
+            if encoding.lower() not in _ENCODED:
+                raise ServerAnswerError(f"{self.where} answered {path} in {encoding[:40]!r}; gzip was asked for.")
+            pieces: list[bytes] = []
+            came = 0
+            for piece in answer.iter_bytes():
+                came += len(piece)
+                if came > most:
+                    raise ServerAnswerError(
+                        f"{self.where} answered {path or 'who it is'} with more than {most:,} bytes, more "
+                        "than can be meant. None of them is taken."
+                    )
+                pieces.append(piece)
+        finally:
+            answer.close()
+        headers = [(key, value) for key, value in answer.headers.multi_items() if key not in _OF_THE_WIRE]
+        return httpx.Response(answer.status_code, headers=headers, content=b"".join(pieces))
+
+    def _tried(self, request: "httpx.Request", path: str, most: int, *, changes: bool = False) -> "httpx.Response":
         import httpx  # noqa: PLC0415 - there, as the client is
 
         wait_s = _FIRST_WAIT_S
         for left in reversed(range(self._tries)):
             later_s = wait_s
             try:
-                response = send()
+                response = self._sent(request, path, most)
             except httpx.HTTPError as error:
                 if not left or (changes and not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)):
                     raise self._failed(error, path) from error
@@ -230,7 +278,7 @@ class Connection:
         return ServerGoneError(f"{self.where} went while it was asked for {what} ({error!r}).")
 
     def _hold_good(self, response: "httpx.Response", path: str) -> None:
-        if response.is_success:
+        if response.status_code == 200:  # a part of an answer, 206, was not asked for
             return
         if response.is_redirect:
             raise ServerAnswerError(f"{self.where} is now at {response.headers.get('location')!r}; ask there.")
@@ -239,6 +287,10 @@ class Connection:
         except ValueError:
             problem = None
         raise error_of(self.where, path or "/api/v1", response.status_code, problem, response.text)
+
+
+def _nbytes(geometry: Geometry) -> int:
+    return math.prod(geometry[0]) * geometry[1].itemsize
 
 
 def _spelled(value: Any) -> Any:

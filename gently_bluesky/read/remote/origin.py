@@ -5,7 +5,13 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from gently_bluesky.errors import ElsewhereError, JournalError, ServerRefusesError, ServerVersionError
+from gently_bluesky.errors import (
+    ElsewhereError,
+    JournalError,
+    ServerAnswerError,
+    ServerRefusesError,
+    ServerVersionError,
+)
 from gently_bluesky.read.remote.connection import Connection
 from gently_bluesky.read.remote.reader import ServerReader
 from gently_bluesky.store.journal import Pair
@@ -58,12 +64,18 @@ class ServerOrigin:
             page = self._connection.ask(
                 "/questions/documents", _Page, **{"run": self._run, "from": start, "rebase": rebase}
             )
-            yield from page.documents
+            for offset, pair in page.documents:
+                if offset <= start:
+                    raise ServerAnswerError(
+                        f"{self._connection.where} was asked for documents of run {self._run} from byte {start} "
+                        f"of its journal on, and gave one that ends at byte {offset}."
+                    )
+                start = offset
+                yield offset, pair
             if page.damage is not None:
                 raise JournalError(page.damage)
             if not page.documents or not page.more:
                 return
-            start = page.documents[-1][0]
 
     def damage(self, what: str, offset: int) -> str:  # noqa: ARG002 - a RunOrigin
         """Give what is said: the server named the place."""

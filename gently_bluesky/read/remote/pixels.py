@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 
 from gently_bluesky.errors import ServerAnswerError
 from gently_bluesky.read.origin import Axis
-from gently_bluesky.read.remote.connection import Connection
+from gently_bluesky.read.remote.connection import Connection, Geometry
 
 ANSWER_BYTES = 64 << 20
 """Of one answer, at most, where pixels can be asked for in parts: a server gives no more than it likes at once."""
 
-Geometry = tuple[tuple[int, ...], np.dtype[Any]]
 Part = int | slice
 
 
@@ -34,7 +33,7 @@ class RemotePixels:
     geometry
         Gives its shape and dtype; asked for only where that must be known.
     about
-        Its shape and dtype as far as documents promise them, to know what is large without asking.
+        Its shape and dtype as far as documents promise them, to know what is to come without asking.
     """
 
     def __init__(
@@ -73,38 +72,39 @@ class RemotePixels:
     def __getitem__(self, index: Any) -> NDArray[Any]:
         """Give a part, in memory, little-endian; numpy's basic indexing with integers, slices and "..."."""
         parts = tuple(map(_plain, index if isinstance(index, tuple) else (index,)))
-        if self._is_small(parts):
-            try:
-                return self._asked_for(parts)
-            except IndexError:
-                _shape_of(parts, *self._geometry())  # says it as arrays say it
-                raise
-        shape, dtype = self._geometry()
-        out = np.empty(_shape_of(parts, shape, dtype), dtype.newbyteorder("<"))
-        self._fill(out, _expanded(parts, shape))
-        return out
+        return self._as_promised(lambda geometry: self._cut(parts, geometry))
 
     def maximum(self, axis: Axis) -> NDArray[Any]:
         """Give the maximum along an axis, which is computed there."""
-        return self._connection.pixels("/questions/projection", axis=axis, **self._asked)
 
-    def _is_small(self, parts: Sequence[int | slice | EllipsisType]) -> bool:
-        try:
-            shape, dtype = self._about or self._geometry()
-            return math.prod(_shape_of(parts, shape, dtype)) * dtype.itemsize <= ANSWER_BYTES
-        except IndexError:  # not as promised, or not there: the server says
-            return self._about is not None
+        def ask(geometry: Geometry) -> NDArray[Any]:
+            shape = tuple(size for name, size in zip("zyx", geometry[0], strict=False) if name != axis)
+            return self._connection.pixels("/questions/projection", (shape, geometry[1]), axis=axis, **self._asked)
+
+        return self._as_promised(ask)
+
+    def _as_promised(self, ask: Callable[[Geometry], NDArray[Any]]) -> NDArray[Any]:
+        """Ask for what documents promise; where that is not what comes, for what is stored."""
+        if self._about is not None:
+            try:
+                return ask(self._about)
+            except (IndexError, ServerAnswerError):
+                if self._geometry() == self._about:
+                    raise
+        return ask(self._geometry())
+
+    def _cut(self, parts: Sequence[int | slice | EllipsisType], geometry: Geometry) -> NDArray[Any]:
+        shape, dtype = _shape_of(parts, *geometry), geometry[1].newbyteorder("<")
+        if math.prod(shape) * dtype.itemsize <= ANSWER_BYTES:
+            return self._asked_for(parts, (shape, dtype))
+        out = np.empty(shape, dtype)
+        self._fill(out, _expanded(parts, self._geometry()[0]))
+        return out
 
     def _fill(self, out: NDArray[Any], parts: Sequence[Part]) -> None:
         axis = next((i for i, part in enumerate(parts) if isinstance(part, slice) and _size(part) > 1), None)
         if out.nbytes <= ANSWER_BYTES or axis is None:
-            part = self._asked_for(parts)
-            if part.shape != out.shape or part.dtype != out.dtype:
-                raise ServerAnswerError(
-                    f"{self._connection.where} gave {part.shape} {part.dtype} for {_text(parts)}, "
-                    f"which should be {out.shape} {out.dtype}."
-                )
-            out[...] = part
+            out[...] = self._asked_for(parts, (out.shape, out.dtype))
             return
         along = sum(isinstance(part, slice) for part in parts[:axis])
         middle = out.shape[along] // 2
@@ -112,8 +112,8 @@ class RemotePixels:
         for half, piece in zip((first, second), _halves(parts[axis], middle), strict=True):
             self._fill(half, [*parts[:axis], piece, *parts[axis + 1 :]])
 
-    def _asked_for(self, parts: Sequence[int | slice | EllipsisType]) -> NDArray[Any]:
-        return self._connection.pixels("/questions/pixels", slice=_text(parts), **self._asked)
+    def _asked_for(self, parts: Sequence[int | slice | EllipsisType], expected: Geometry) -> NDArray[Any]:
+        return self._connection.pixels("/questions/pixels", expected, slice=_text(parts), **self._asked)
 
 
 def _plain(part: Any) -> int | slice | EllipsisType:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from gently_bluesky.read.assets import Pixels, Source
 from gently_bluesky.read.maximum import maximum
 from gently_bluesky.read.origin import Axis
-from gently_bluesky.read.remote.connection import Connection
-from gently_bluesky.read.remote.pixels import Geometry, RemotePixels
+from gently_bluesky.read.remote.connection import Connection, Geometry
+from gently_bluesky.read.remote.pixels import RemotePixels
 from gently_bluesky.store.facts import Found
 from gently_bluesky.store.facts import Geometry as Planes
 from gently_bluesky.store.manifest import ManifestEntry
