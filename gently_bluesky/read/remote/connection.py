@@ -11,7 +11,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -172,7 +172,7 @@ class Connection:
         """
         response = self._asked(path, asked, None if expected is None else _nbytes(expected))
         content = response.content
-        if "run" in asked and response.headers.get("x-run") != asked["run"]:
+        if "run" in asked and response.headers.get("x-run") != quote(asked["run"]):
             raise ServerAnswerError(
                 f"{self.where} was asked {path} of run {asked['run']}, and answered of "
                 f"{response.headers.get('x-run', 'none that it names')}. Nothing of it is taken."
