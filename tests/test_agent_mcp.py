@@ -108,6 +108,9 @@ def test_what_people_ask_of_a_night_is_answered(night: Path, connected: Callable
         assert latest["stage"] == {"xy_stage_x": 120.0, "xy_stage_y": -240.0, "z_stage": 0.0, "units": "um"}
         assert latest["laser"]["preset"] == "488 only"
         assert latest["laser"]["power_percent"]["488"] == 5.0
+        pulses = {"spim_delay_before_laser_ms": 8.0, "spim_laser_duration_ms": 5.0}
+        assert latest["laser"]["settings"] == pulses
+        assert (await ask("get_settings", run_id=latest["run"])).facts["laser"]["settings"] == pulses
         assert latest["calibration"]["spim_a_calibration_um_per_deg"] == 100.0
         used = (await ask("get_calibration", embryo_id="embryo_3")).rows("used")
         assert [row["from_timepoint"] for row in used] == [0]
@@ -241,6 +244,41 @@ def test_the_readme_names_every_tool() -> None:
     section = (REPOSITORY / "README.md").read_text("utf-8").partition("## Agent")[2].partition("\n## ")[0]
     named = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)[(`]", section))
     assert named == READING.keys() | WRITING.keys()
+
+
+OF_A_WRONG_TYPE: list[tuple[str, dict[str, Any], str]] = [
+    (
+        "get_plane",
+        {"embryo_id": "embryo_3", "timepoint": "latest"},
+        "get_plane: timepoint is 'latest'; it takes a whole number or null.",
+    ),
+    (
+        "get_projection",
+        {"embryo_id": "embryo_3", "kind": "xyz"},
+        """get_projection: kind is 'xyz'; it takes "three" or "z" or "y" or "x".""",
+    ),
+    (
+        "get_plane",
+        {"embryo_id": "embryo_3", "region": "a"},
+        "get_plane: region is 'a'; it takes a list (each a whole number) or null.",
+    ),
+    ("tag_run", {"run_id": "-1", "add": "x"}, "tag_run: add is 'x'; it takes a list (each text) or null."),
+    ("search_runs", {"metadata": 3}, "search_runs: metadata is 3; it takes an object or null."),
+    ("get_run", {"run_id": None}, "get_run: run_id is None; it takes text or a whole number."),
+    ("get_plane", {"plane": 1}, "get_plane: embryo_id is not given; it takes text."),
+]
+
+
+def test_an_argument_of_a_wrong_type_is_refused_in_a_line(night: Path) -> None:
+    async def talk(ask: Ask) -> None:
+        for tool, arguments, said in OF_A_WRONG_TYPE:
+            answer = await ask(tool, **arguments)
+            assert answer.is_error
+            assert answer.text == said
+
+    talk_to(over_stdio(night, "--may-tag"), talk)
+    with serving(night, "--may-tag") as address:
+        talk_to(over_http(address), talk)
 
 
 WRONG: list[tuple[str, dict[str, Any], str]] = [

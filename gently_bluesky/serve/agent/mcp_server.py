@@ -6,16 +6,18 @@ calls run at once, each with a catalog of its own; the rest wait, so an agent th
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from queue import LifoQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from mcp.server.mcpserver import Context, Image, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp_types import CallToolResult, InputRequiredResult, TextContent, ToolAnnotations
+from pydantic import ValidationError
 
 from gently_bluesky import __version__
 from gently_bluesky.errors import ConfigError, GentlyError
@@ -80,7 +82,7 @@ class AgentServer(MCPServer[Any]):
             subscriptions=False,
         )
         catalogs = Catalogs(root)
-        self._parameters: dict[str, list[str]] = {}
+        self._parameters: dict[str, Mapping[str, inspect.Parameter]] = {}
         for name, tool in READING.items():
             self._offer(name, tool, catalogs, read_only=True)
         for name, tool in WRITING.items() if may_tag else ():
@@ -90,7 +92,7 @@ class AgentServer(MCPServer[Any]):
         self, name: str, tool: Callable[..., Any], catalogs: Catalogs, *given: str, read_only: bool
     ) -> None:
         asked = bound(partial(_answer, catalogs, tool, *given), tool, 1 + len(given))
-        self._parameters[name] = list(inspect.signature(asked).parameters)
+        self._parameters[name] = inspect.signature(asked).parameters
         self.add_tool(
             asked,
             name=name,
@@ -104,13 +106,45 @@ class AgentServer(MCPServer[Any]):
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
     ) -> CallToolResult | InputRequiredResult:
-        """Call a tool; a ToolError for arguments that it does not have."""
+        """Call a tool; a ToolError for arguments that it does not have or take."""
         known = self._parameters.get(name)
         if known is None:
             raise ToolError(f"There is no tool {name!r:.80}; there are {list(self._parameters)}.")
         if unknown := sorted(arguments.keys() - known):
-            raise ToolError(f"{name} takes no {unknown[0]!r:.80}; it takes {known}.")
-        return await super().call_tool(name, arguments, context)
+            raise ToolError(f"{name} takes no {unknown[0]!r:.80}; it takes {[*known]}.")
+        try:
+            return await super().call_tool(name, arguments, context)
+        except ToolError as error:
+            if not isinstance(error.__cause__, ValidationError):
+                raise
+            wrong = str(error.__cause__.errors(include_url=False)[0]["loc"][0])
+            came = f"{wrong} is {arguments[wrong]!r:.80}" if wrong in arguments else f"{wrong} is not given"
+            raise ToolError(f"{name}: {came}; it takes {_said(known[wrong].annotation)}.") from None
+
+
+_WORDS: Mapping[Any, str] = {
+    int: "a whole number",
+    str: "text",
+    bool: "true or false",
+    dict: "an object",
+    types.NoneType: "null",
+}
+
+
+def _said(kind: Any) -> str:
+    """Say in words what an argument of a type may be.
+
+    >>> _said(list[int] | None), _said(Literal["z", "y"])
+    ('a list (each a whole number) or null', '"z" or "y"')
+    """
+    origin = get_origin(kind)
+    if origin is Literal:
+        return " or ".join(f'"{value}"' for value in get_args(kind))
+    if origin is list:
+        return f"a list (each {_said(get_args(kind)[0])})"
+    if origin in {None, dict}:
+        return _WORDS[origin or kind]
+    return " or ".join(map(_said, get_args(kind)))
 
 
 def _answer(catalogs: Catalogs, tool: Callable[..., Facts | Shown], *args: Any, **kwargs: Any) -> list[Any]:

@@ -15,7 +15,7 @@ from gently_bluesky.store.index import IDENTITY_KEYS
 
 _GROUPS: Mapping[str, re.Pattern[str]] = {
     "stage": re.compile(r"stage|fdrive|position_(coarse|fine)|^[xyz]_um$", re.IGNORECASE),
-    "laser": re.compile(r"laser|led", re.IGNORECASE),
+    "laser": re.compile(r"laser|(^|_)led", re.IGNORECASE),
     "calibration": re.compile(r"calibration|piezo|galvo", re.IGNORECASE),
     "temperature": re.compile(r"temperature|water_c", re.IGNORECASE),
     "file": re.compile(r"^(file|filed_at|sha256)", re.IGNORECASE),
@@ -125,13 +125,20 @@ def lines_of(preset: str | None) -> set[str] | None:
 
 
 def laser_of(place: Place) -> Facts:
-    """Say which laser preset and powers were used, as far as documents say."""
+    """Say which laser preset, powers and pulses were used, as far as documents say."""
+    settings = settings_of(place.row.data, place.stream).get("laser", {})
+    further = {
+        key: value
+        for key, value in settings.items()
+        if not (_POWER.search(name := key.partition(" (")[0]) or name.endswith("laser_preset"))
+    }
     preset, powers = preset_of(place), powers_of(place.row.data)
     lines = lines_of(preset)
     return {
         "preset": preset if preset is not None else "not recorded",
         "power_percent": powers or "not recorded",
         **({} if lines is None else {"lines_nm_on": sorted(lines)}),
+        **({"settings": further} if further else {}),
     }
 
 
