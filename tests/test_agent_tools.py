@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from bluesky import Msg
 
-from gently_bluesky import Catalog, FileWriter
+from gently_bluesky import Catalog, FileWriter, derive
+from gently_bluesky.derived import subtract_background
 from gently_bluesky.errors import BadVolumeError, GentlyError, RunNotFoundError
 from gently_bluesky.read.images import ImageSeries
 from gently_bluesky.serve.agent import NotThereError, Shown, Tools
@@ -371,11 +372,95 @@ def test_a_root_without_runs_says_so(root: Path) -> None:
 
 def test_focus_is_larger_where_a_picture_is_sharper() -> None:
     x = np.arange(64)
-    sharp = np.tile((x % 8 < 4) * 100.0, (8, 1))
-    blurred = np.tile(50 + 50 * np.sin(x / 64 * 2 * np.pi), (8, 1))
+    edges = (x % 16 < 8) * 100.0
+    waves = 50 + 50 * np.sin(x / 64 * 2 * np.pi)
+    sharp, blurred = edges + edges[:, None], waves + waves[:, None]
     assert (focus_of(sharp) or 0) > (focus_of(blurred) or 0) > 0
+    assert focus_of(np.tile(edges, (64, 1))) is None  # stripes
     assert focus_of(np.full((5, 5), 7)) is None
     assert focus_of(np.ones((5, 2))) is None
+
+
+def test_a_plane_of_background_is_never_the_sharpest(root: Path) -> None:
+    noise = np.random.default_rng(1).normal(100, 2, (2, 7, 128, 128))
+    y, x = np.mgrid[:128, :128] - 64
+    for z, width in ((2, 24), (3, 16), (4, 24)):  # dim, and nowhere sharp
+        noise[0, z] += 12 * (16 / width) ** 2 * np.exp(-(x * x + y * y) / (2 * width**2))
+    embryo, background = noise.round().astype("<u2")
+
+    def plan() -> Iterator[Msg]:
+        device = inline("volume", embryo, background)
+        yield from bps.open_run()
+        for _ in range(2):
+            yield from bps.trigger_and_read([device])
+        yield from bps.close_run()
+
+    record(root, plan())
+    tools = Tools(root)
+    profile = tools.get_profile(seq_num=1)
+    assert profile["sharpest_plane"] == 3
+    assert [row["focus"] is None for row in rows(profile, "profile")] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+        True,
+        True,
+    ]
+    assert tools.get_profile(seq_num=2)["sharpest_plane"] == "none: no plane stands out from its noise"
+
+
+def test_seconds_since_the_epoch_keep_their_milliseconds(root: Path) -> None:
+    times = [1795484107.225, 1795484107.238, 1795484107.251]
+
+    def plan() -> Iterator[Msg]:
+        device = inline("frame_times", times, dtype="array", shape=[3])
+        yield from bps.open_run()
+        yield from bps.trigger_and_read([device])
+        yield from bps.close_run()
+
+    record(root, plan())
+    assert rows(Tools(root).get_run_data("-1", ["frame_times"], limit=1), "table")[0]["frame_times"] == times
+
+
+def test_a_scan_id_may_be_a_date(root: Path) -> None:
+    def plan() -> Iterator[Msg]:
+        yield from bps.open_run(md={"scan_id": 20261123})
+        yield from bps.close_run()
+
+    uid = record(root, plan()).uid
+    for asked in (20261123, "20261123", " 20261123", uid[:8], uid):
+        assert Tools(root).get_run(asked)["run"] == uid
+    for wrong in (20261124, "20261124"):
+        with pytest.raises(RunNotFoundError, match=r"has scan_id 20261124; the newest have \[20261123\]"):
+            Tools(root).get_run(wrong)
+
+
+def test_one_address_means_one_volume_for_every_tool(root: Path) -> None:
+    good = timelapse(root, timepoints=[0, 1], embryos=["e1"], channels=["488 only"])
+    bad = timelapse(root, timepoints=[1], embryos=["e1"], channels=["488 only"], bad=[(0, 1)])
+    tools = Tools(root)
+    for timepoint in (1, -1, None):
+        for tool in (tools.get_volume, tools.get_plane, tools.get_projection):
+            answer = tool("e1", timepoint)
+            facts = answer.facts if isinstance(answer, Shown) else answer
+            assert facts["run"] == good.uid
+            assert facts["newer_not_good"].startswith(f"timepoint 1, run {bad.uid[:8]}, seq_num 1: ")
+            answer = tool("e1", timepoint, include_bad=True)
+            facts = answer.facts if isinstance(answer, Shown) else answer
+            assert (facts["run"], facts["good"]) == (bad.uid, False)
+            assert "newer_not_good" not in facts
+    assert "newer_not_good" not in tools.get_volume("e1", 0)
+
+
+def test_an_edge_of_a_lineage_is_said_once_with_its_data_keys(root: Path) -> None:
+    raw = timelapse(root, embryos=["e1"], timepoints=[0], channels=["488 only"])
+    catalog = Catalog(root)
+    child = derive(subtract_background, catalog.volumes(embryo="e1"), into=catalog, parameters={"percentile": 5})
+    (edge,) = rows(Tools(root).get_lineage(), "edges")
+    assert (edge["run"], edge["from_run"]) == (child.uid, raw.uid)
+    assert sorted(edge["from_data_keys"].split(", ")) == ["spim_a_image", "spim_b_image"]
 
 
 def test_views_that_nobody_named_are_asked_for_by_their_data_keys(tmp_path: Path, root: Path) -> None:

@@ -61,13 +61,19 @@ def megabytes(nbytes: float) -> float:
 def brief(value: Any) -> Any:
     """Give a value of a document in short, as JSON holds it: long texts and lists lose their end, and say so.
 
+    Of a number nine digits are given, of one from a million on three decimals: seconds since the epoch to a ms.
+
+    >>> brief(1795484107.2251)
+    1795484107.225
     >>> brief(1 / 3), brief(float("nan")), brief(list(range(100)))
     (0.333333333, 'nan', [0, 1, 2, '... 97 more'])
     """
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float):
-        return float(f"{value:.9g}") if math.isfinite(value) else repr(value)
+        if not math.isfinite(value):
+            return repr(value)
+        return round(value, 3) if abs(value) >= 1e6 else float(f"{value:.9g}")
     if isinstance(value, Mapping):
         shown = list(value.items())[:_MOST_VALUES]
         more = {"...": f"{len(value) - len(shown)} more"} if len(value) > len(shown) else {}

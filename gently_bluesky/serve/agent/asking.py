@@ -4,9 +4,10 @@ What is left out is chosen, and the answer says how; what is not there is an err
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from gently_bluesky.errors import AmbiguousRunError, RunNotFoundError
 from gently_bluesky.read.catalog import Catalog
 from gently_bluesky.read.run import Run, Stream
 from gently_bluesky.read.volumes import Volume, Volumes
@@ -15,17 +16,29 @@ from gently_bluesky.serve.agent.answering import NotThereError
 from gently_bluesky.serve.agent.place import Place
 
 RunId = str | int
-"""-1 is the newest run, as text or number; others not negative are a scan_id; or a uid, or its beginning."""
+"""-1 is the newest run, as text or number; a number that is not negative is a scan_id; or a uid, or its beginning.
+
+Text of eight digits or more is the beginning of a uid, if one begins so; else it is a scan_id, too.
+"""
 
 
 def run_of(catalog: Catalog, run_id: RunId) -> Run:
     """Give the run that is asked for; RunNotFoundError if there is none."""
-    text = str(run_id).strip()
+    if isinstance(run_id, int):
+        return catalog[run_id]
+    text = run_id.strip()
     try:
         number = int(text)
     except ValueError:
         return catalog[text]
-    return catalog[text] if len(text) >= 8 else catalog[number]
+    if len(text) >= 8:
+        try:
+            return catalog[text]
+        except AmbiguousRunError:
+            raise
+        except RunNotFoundError:
+            pass
+    return catalog[number]
 
 
 def session_of(catalog: Catalog, asked: str) -> str:
@@ -131,17 +144,28 @@ def volume_of(
 ) -> Place:
     """Give one volume of an embryo: the newest, or that of a timepoint; -1 is the last timepoint.
 
-    Of several views and channels, the first that was taken, if none is asked for.
+    Of several views and channels, the first that was taken, if none is asked for. A place that is good says it, if
+    it would be a newer one that is not good with `include_bad`.
 
     Raises
     ------
     NotThereError
         There is none; the message says which timepoints there are.
     """
-    found = volumes_of(catalog, embryo_id, session=session, view=view, channel=channel, include_bad=include_bad)
-    if timepoint is not None:
-        found = at_timepoint(found, timepoint)
-    return Opened(catalog).place(preferred(found))
+
+    def chosen(*, include_bad: bool) -> Volume:
+        found = volumes_of(
+            catalog, embryo_id, session=session, view=view, channel=channel, include_bad=include_bad
+        )
+        return preferred(found if timepoint is None else at_timepoint(found, timepoint))
+
+    volume = chosen(include_bad=include_bad)
+    place = Opened(catalog).place(volume)
+    newest = volume if include_bad else chosen(include_bad=True)
+    if newest.row.good or newest == volume:
+        return place
+    where = f"timepoint {newest.row.timepoint}, run {newest.run_uid[:8]}, seq_num {newest.row.seq_num}"
+    return replace(place, newer_not_good=f"{where}: get_volume, get_plane, ... with include_bad=true")
 
 
 def preferred(volumes: Sequence[Volume]) -> Volume:

@@ -61,16 +61,17 @@ def get_settings(
         row = found.rows[position_of(found, seq_num)]
         facts: Facts = {"run": run.uid, "stream": stream, "seq_num": row.seq_num, "time": moment(row.time)}
         return facts | {"settings": settings_of(row.data, found)}
-    configuration = place.stream.configuration(place.event)
+    configuration, stage = place.stream.configuration(place.event), stage_of(place)
+    settings = settings_of(place.row.data, place.stream)
+    further = {
+        key: value for key, value in settings.pop("stage", {}).items() if key.partition(" (")[0] not in stage
+    }
     return place.address() | {
-        "stage": stage_of(place),
+        "stage": stage,
         "laser": laser_of(place),
         "calibration": calibration_of(place),
-        "settings": {
-            name: values
-            for name, values in settings_of(place.row.data, place.stream).items()
-            if name not in {"identity", "stage", "laser", "calibration"}
-        },
+        "settings": ({"stage": further} if further else {})
+        | {name: values for name, values in settings.items() if name not in {"identity", "laser", "calibration"}},
         "configuration": {
             device: {key: brief(value) for key, value in values.items()}
             for device, values in configuration.items()
@@ -86,10 +87,11 @@ def get_volume(
     view: str | None = None,
     channel: str | None = None,
     session: str | None = None,
+    include_bad: bool = False,
 ) -> Facts:
     """Describe the latest or a given volume of an embryo: where it is, shape, stage, laser, calibration, settings.
 
-    No pixel is read; get_plane, get_projection and get_figures look at them.
+    It is the volume that get_plane and get_projection show; where none is good, one that is not. No pixel is read.
 
     Parameters
     ----------
@@ -101,8 +103,14 @@ def get_volume(
         The view (or data key) and the laser preset; the first, if not given.
     session
         Its name or the beginning of it; the newest session with such an embryo, if not given.
+    include_bad
+        The newest, also where it is marked as not good and an older one is good.
     """
-    place = volume_of(catalog, embryo_id, timepoint, session=session, view=view, channel=channel, include_bad=True)
+    what: dict[str, Any] = {"session": session, "view": view, "channel": channel}
+    try:
+        place = volume_of(catalog, embryo_id, timepoint, include_bad=include_bad, **what)
+    except NotThereError:
+        place = volume_of(catalog, embryo_id, timepoint, include_bad=True, **what)
     siblings = [key for key in place.stream.image_keys if key != place.images.data_key]
     return place.address() | without_none(
         shape=dict(zip(place.dims, place.shape, strict=True)),

@@ -27,12 +27,15 @@ class Place:
         Where it is.
     event
         Its position on the event axis of `images`.
+    newer_not_good
+        Where a newer one is that is not good and was passed over for it, and how to see that.
     """
 
     run: Run
     stream: Stream
     images: ImageSeries
     event: int
+    newer_not_good: str | None = None
 
     @property
     def row(self) -> Row:
@@ -76,6 +79,7 @@ class Place:
             **{key: self.said(key) for key in ("embryo", "timepoint", "position", "channel")},
             view=self.data_key.get("view"),
             good=None if is_good(self.row.data) else False,
+            newer_not_good=self.newer_not_good,
             file=self.file(),
         )
 

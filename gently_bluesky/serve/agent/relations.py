@@ -104,11 +104,14 @@ def get_lineage(catalog: Catalog, run_id: RunId = "-1", depth: int = 3, seq_num:
     found = catalog.lineage(run, limited(depth, 20, name="depth"))
     ours = ("run", "plan_name", "time", "session", "exit_status", "missing", "goes_on")
     nodes = [{**node, "time": moment(node.get("time"))} for node in found.as_dict()["nodes"]]
-    edges = [[edge.child, edge.kind, edge.parent, brief(edge.call)] for edge in found.edges]
+    edges: dict[tuple[str, ...], list[str]] = {}
+    for edge in found.edges:
+        edges.setdefault((edge.child, edge.kind, edge.parent, edge.call), []).append(edge.data_key)
+    told = [[*edge, ", ".join(dict.fromkeys(filter(None, keys)))] for edge, keys in edges.items()]
     facts: Facts = {
         "run": found.run,
         "runs": table(ours, ([node.get(key) for key in ours] for node in nodes[:MOST_ROWS])),
-        "edges": table(["run", "kind", "from_run", "function"], edges[:MOST_ROWS]),
+        "edges": table(["run", "kind", "from_run", "function", "from_data_keys"], told[:MOST_ROWS]),
     }
     if found.cycles:
         facts["warnings"] = list(found.warnings)
