@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from gently_bluesky import Catalog, FileWriter
 from gently_bluesky.protocols import Volume
 from gently_bluesky.serve import live
 from gently_bluesky.serve.app import create_app
+from gently_bluesky.serve.asked import heard
+from gently_bluesky.serve.newest import Want
 from gently_bluesky.serve.patience import patient_socket
 from gently_bluesky.serve.pictures import encoding
 from gently_bluesky.serve.pictures.scaling import area_mean
@@ -174,6 +177,7 @@ def test_what_cannot_be_understood_is_said_and_closed(root: Path) -> None:
         "rate=1e9": 422,
         "series=" + ",".join(map(str, range(100))): 422,
         "ack=perhaps": 422,
+        "sizes=3": 422,
     }
     with served(root) as server:
         for query, status in asked.items():
@@ -185,15 +189,40 @@ def test_what_cannot_be_understood_is_said_and_closed(root: Path) -> None:
                     listener.next()
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "1", '{"size": "x"}', '{"show": []}', '{"rate": null}', "[" * 5000])
-def test_a_client_that_says_nonsense_is_let_go(root: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("hello", "JSON object"),
+        ("[1]", "JSON object"),
+        ("[" * 4000, "JSON object"),
+        (" " * 5000, "4096"),
+        ('{"size": "big"}', "numbers"),
+        ('{"rate": null}', "numbers"),
+        ('{"show": "foo"}', "'foo'"),
+        ('{"show": []}', "plane"),
+        ('{"series": ["cam_a_image"]}', "commas"),
+        ('{"foo": 1, "size": 256}', "foo: no such thing"),
+    ],
+)
+def test_nonsense_is_answered_and_what_was_asked_before_holds(root: Path, text: str, words: str) -> None:
     recorded(root)
-    with served(root) as server, listening(server.url) as listener:
+    with served(root) as server, listening(server.url, "size=128&rate=30&show=plane") as listener:
         listener.next("hello")
         listener.connection.send(text)
-        with pytest.raises(ConnectionClosed):
-            listener.next("error")
-        eventually(lambda: not following())
+        said = listener.next("error")
+        assert said["status"] == 422
+        assert words in said["detail"]
+        with Acquiring(root, shape=(4, 256, 512)) as acquiring:
+            acquiring.take()
+            assert listener.picture()["kind"] != "projection"
+
+
+def test_a_message_changes_what_it_names_and_nothing_else() -> None:
+    before = Want("uid", frozenset({"spim_a"}), "plane", 512, 0.0)
+    assert heard('{"size": 256}', before) == replace(before, size=256)
+    assert heard('{"drawn": 1}', before) == before
+    assert heard('{"rate": 2}', before) == replace(before, rate=2.0)
+    assert heard('{"series": ""}', before) == replace(before, series=frozenset())
 
 
 def test_a_damaged_journal_is_said_and_others_go_on(root: Path) -> None:
@@ -404,7 +433,9 @@ def test_a_client_may_change_its_mind(root: Path) -> None:
         assert longest(listener.next("picture")) == 128
         listener.say(size=600, rate=30, show="plane")
         assert listener.picture(kind="plane")["shape"] == [300, 600]
-        listener.say(size=200, rate=30)
+        listener.say(size=200)
+        assert longest(listener.picture(kind="plane")) == 256
+        listener.say(show="projection")
         assert longest(listener.picture(kind="projection")) == 256
 
 

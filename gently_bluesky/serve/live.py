@@ -20,7 +20,7 @@ from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
 from gently_bluesky.errors import GentlyError, NotHereError, TooBusyError
-from gently_bluesky.serve.asked import Asked, AskedWrongError, progress_of, wanted
+from gently_bluesky.serve.asked import Asked, AskedWrongError, heard, progress_of
 from gently_bluesky.serve.following import Follower, Journal
 from gently_bluesky.serve.newest import Key, Made, PictureMaker
 from gently_bluesky.serve.problems import UNFORESEEN, problem_of
@@ -34,7 +34,6 @@ SEND_S = 20.0
 _PROGRESS_S = 0.2
 _HEARTBEAT_S = 5.0
 _SPACE_S = 2.0
-_MOST_TEXT = 4096
 _MOST_KEYS = 256  # of pictures that a client was sent
 
 
@@ -99,6 +98,7 @@ class Client:
         self._at: dict[str, tuple[Journal, int]] = {}
         self._shown: dict[Key, int] = {}
         self._drawn = True
+        self._wrong: AskedWrongError | None = None
         self._next_of: dict[Key, float] = {}
         self._told: dict[str, int] = {}
         self._next_progress = 0.0
@@ -148,9 +148,9 @@ class Client:
         self._set_want()
 
     def _set_want(self) -> None:
-        if self._want is not None and self._of is not None:
+        if self._of is not None:
             self._want = replace(self._want, run=self._of.uid)
-        self._live.pictures.want(self, self._want)
+        self._live.pictures.want(self, self._want if self._want.rate else None)
 
     def _end(self) -> None:
         if self._of is not None:
@@ -169,7 +169,8 @@ class Client:
         try:
             while not receiving.done():
                 self.wake.clear()
-                sent = await self._send_documents()
+                sent = await self._send_wrong()
+                sent |= await self._send_documents()
                 sent |= await self._send_progress()
                 sent |= await self._send_picture()
                 if not sent:
@@ -231,7 +232,7 @@ class Client:
     # --- pictures -------------------------------------------------------------------------------------------
 
     def _newer_pictures(self) -> dict[Key, Made]:
-        there = self._live.pictures.newest(self._want) if self._want else {}
+        there = self._live.pictures.newest(self._want) if self._want.rate else {}
         return {key: made for key, made in there.items() if made.number > self._shown.get(key, 0)}
 
     async def _send_picture(self) -> bool:
@@ -241,7 +242,7 @@ class Client:
         for key, made in due.items():
             await self._send(made.message)
             self._shown[key] = made.number
-            self._next_of[key] = now + 1 / (self._want.rate if self._want else 1)
+            self._next_of[key] = now + 1 / (self._want.rate or 1)
             self._drawn = not self._asked.acknowledged
         for kept in (self._shown, self._next_of):
             while len(kept) > _MOST_KEYS:
@@ -253,29 +254,31 @@ class Client:
     async def _receive(self) -> None:
         try:
             while True:
-                text = await self._socket.receive_text()
-                if not self._hear(text):
-                    return
+                self._hear(await self._socket.receive_text())
         except (WebSocketDisconnect, RuntimeError, KeyError):
             return
         finally:
             self.wake.set()
 
-    def _hear(self, text: str) -> bool:
-        """Take what a client says: that it has drawn, or what it wants from now on; False if it makes no sense."""
+    def _hear(self, text: str) -> None:
+        """Take what a client says: that it has drawn, or what it wants from now on. Nonsense changes nothing."""
         try:
-            said = json.loads(text) if len(text) <= _MOST_TEXT else None
-            if not isinstance(said, dict):
-                return False
-            if said.keys() - {"drawn"}:
-                self._want = wanted(said)
+            want = heard(text, self._want)
+        except AskedWrongError as error:
+            self._wrong = error
+        else:
+            if want != self._want:
+                self._want = want
                 self._shown.clear()
                 self._set_want()
-        except (ValueError, RecursionError):
-            return False
-        self._drawn = True
+            self._drawn = True
         self.wake.set()
-        return True
+
+    async def _send_wrong(self) -> bool:
+        wrong, self._wrong = self._wrong, None
+        if wrong is not None:
+            await self._tell(_error(wrong))
+        return wrong is not None
 
     async def _tell(self, said: Mapping[str, Any]) -> None:
         await self._send(encode(plain(said)).decode())
@@ -290,12 +293,15 @@ class Client:
 
 async def refuse(socket: WebSocket, code: int, error: Exception) -> None:
     """Say why not, in words, and close."""
-    problem = problem_of(error) or UNFORESEEN
     with contextlib.suppress(TimeoutError, WebSocketDisconnect, RuntimeError):
         async with asyncio.timeout(SEND_S):
-            said = {"type": "error", "status": int(problem.status), "detail": problem.detail}
-            await socket.send_text(json.dumps(said))
+            await socket.send_text(json.dumps(_error(error)))
             await socket.close(code)
+
+
+def _error(error: Exception) -> dict[str, Any]:
+    problem = problem_of(error) or UNFORESEEN
+    return {"type": "error", "status": int(problem.status), "detail": problem.detail}
 
 
 def live_router(root: Path | str) -> APIRouter:
