@@ -7,17 +7,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import bluesky.plan_stubs as bps
 import httpx
 import numpy as np
 import pytest
+from bluesky import Msg
 from starlette.middleware.base import RequestResponseEndpoint
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
+from gently_bluesky import FileWriter
 from gently_bluesky.keep.discard import discard
 from gently_bluesky.serve.app import create_app
 from gently_bluesky.store.layout import create_root
+from tests.data_rig import Camera, record
 from tests.live_rig import Acquiring
 from tests.page_rig import SHAPE, Viewer, recorded, shown
 from tests.serve_rig import serving
@@ -215,23 +219,33 @@ def test_a_deep_link_gives_back_what_was_seen(root: Path, url: str, look: Look) 
 
 
 @pytest.mark.parametrize(
-    "address",
+    ("address", "words"),
     [
-        "run=nothing",
-        "run=%3Cscript%3E",
-        "run=-1&event=99999&z=-4&y=1e9&x=NaN&show=all&w=x:y&zoom=-3",
-        "run=-1&stream=no",
+        ("run=nothing", "No run"),
+        ("run=%3Cscript%3E", "No run"),
+        ("run=-1&event=999", 'no event 999: stream "primary" of this run has event 0 to 5'),
+        ("run=-1&event=abc", "no event abc"),
+        ("run=-1&event=0&z=999", 'no z 999: stream "primary" of this run has z 0 to 5'),
+        ("run=-1&x=NaN", "no x NaN"),
+        ("run=-1&show=all", "cam_a_image, cam_b_image, beside, over"),
+        ("run=-1&stream=foo", 'stream "foo"; it has them in primary'),
     ],
 )
-def test_an_address_that_leads_nowhere_is_said_or_shows_what_there_is(
-    root: Path, url: str, look: Look, address: str
+def test_an_address_of_what_is_not_there_says_what_there_is_and_shows_nothing(
+    root: Path, url: str, look: Look, address: str, words: str
 ) -> None:
-    recorded(root)
+    run = recorded(root)
     viewer = look(url).expecting("404").open(address)
-    if address.startswith("run=-1"):
-        viewer.wait(lambda: viewer.drawn() is not None)
-    else:
-        viewer.says("gently-volume .problem", "No run")
+    viewer.says("gently-volume .problem", words)
+    assert viewer.drawn() is None
+    viewer.open(f"run={run.uid}&event=1")
+    viewer.wait(lambda: viewer.drawn() is not None)
+    viewer.page.evaluate("(to) => { location.hash = to; }", address)
+    viewer.says("gently-volume .problem", words)
+    viewer.wait(lambda: not viewer.all("gently-story").is_visible())
+    assert viewer.drawn() is None
+    viewer.press("ArrowRight", "e", "p")
+    assert viewer.page.url.endswith(f"#{address}")
 
 
 def test_every_key_does_what_it_says(root: Path, url: str, look: Look) -> None:
@@ -322,7 +336,11 @@ def test_the_story_tells_plan_numbers_files_lineage_and_notes(root: Path, url: s
     viewer.all("gently-story details").evaluate_all("(all) => all.forEach((each) => { each.open = true; })")
     viewer.says("gently-story .story", "depth", "cam_a_image/000002.ome.tif", first.uid[:8])
     viewer.all("gently-story tr.plots").first.click()
-    viewer.wait(lambda: viewer.all("gently-story svg polyline").count() == 1)
+    viewer.wait(lambda: viewer.all("gently-story svg polyline").count() == 2)
+    lines = viewer.all("gently-story svg polyline").evaluate_all(
+        "(all) => all.map((each) => [each.textContent, each.points.length, each.className.baseVal])"
+    )
+    assert lines == [["e1", 3, "here"], ["e2", 3, ""]]
     viewer.all("gently-story input[type=search]").fill("stage")
     viewer.wait(lambda: viewer.all("gently-story table tr").count() == 1)
     viewer.all(f"gently-story a[href*='{first.uid}']").click()
@@ -348,6 +366,39 @@ def test_runs_are_found_by_words(root: Path, url: str, look: Look) -> None:
             viewer.says("gently-runs .said", "Nothing found", "e9")
     viewer.all("gently-runs input").press("Enter")
     viewer.wait_address(run=wanted.uid, q="purpose:dose")
+
+
+def test_escape_ends_a_search(root: Path, url: str, look: Look) -> None:
+    recorded(root, purpose="alignment")
+    recorded(root)
+    viewer = look(url).open("q=alignment")
+    viewer.wait(lambda: viewer.all("gently-runs li").count() == 1)
+    viewer.all("gently-runs input").press("Escape")
+    viewer.wait(lambda: viewer.all("gently-runs li").count() == 2)
+    viewer.wait(lambda: "q" not in viewer.address)
+    assert not viewer.all("gently-runs input").input_value()
+
+
+def test_tags_and_notes_are_given_where_the_server_takes_them(root: Path, look: Look) -> None:
+    run = recorded(root)
+    with serving(create_app(root)) as url:
+        viewer = look(url).open(f"run={run.uid}&event=0")
+        viewer.says("gently-story .story", "event 1")
+        assert not viewer.all("gently-story .saying").is_visible()
+        viewer.page.goto("about:blank")
+        viewer.elsewhere.clear()
+    with serving(create_app(root, may_tag=True)) as url:
+        viewer = look(url).open(f"run={run.uid}&event=0")
+        viewer.wait(lambda: viewer.all("gently-story .saying").is_visible())
+        viewer.all("gently-story input[aria-label=tag]").fill("keep")
+        viewer.all("gently-story textarea").fill("it drifts")
+        viewer.all("gently-story input[aria-label=by]").fill("ann")
+        viewer.all("gently-story .saying button").click()
+        viewer.says("gently-story .story", "keep", "it drifts", "ann")
+        viewer.says("gently-runs .rail", "#keep")
+        viewer.page.goto("about:blank")
+        viewer.elsewhere.clear()
+    assert sorted(run.tags) == ["keep"]
 
 
 # --- what goes wrong ------------------------------------------------------------------------------------------
@@ -498,6 +549,55 @@ def test_a_part_lives_in_a_page_of_somebody_else(root: Path, look: Look) -> None
         viewer.page.goto(f"{url}/deep/host")
         viewer.wait(lambda: viewer.drawn() is not None)
         viewer.says("gently-volume figcaption", "e2", "t 0")
+
+
+def test_times_are_stepped_in_one_channel_and_a_projection_has_a_window_of_its_own(
+    root: Path, url: str, look: Look
+) -> None:
+    def plan(writer: FileWriter) -> Iterator[Msg]:
+        camera = Camera("cam", writer, shape=SHAPE)
+        yield from bps.open_run({"plan_name": "acquire"})
+        for timepoint in range(2):
+            for channel in ("488", "561"):
+                now = {"parent_time": 1_795_480_000.25 + timepoint}
+                camera.scalars = {"embryo": "e1", "timepoint": timepoint, "channel": channel} | now
+                yield from bps.trigger_and_read([camera])
+        yield from bps.close_run()
+
+    run = record(root, plan)
+    viewer = look(url).open(f"run={run.uid}&event=0&z=0")
+    viewer.wait(lambda: viewer.drawn() is not None)
+    for keys, event in {("ArrowRight",): "2", ("h",): "3", ("ArrowLeft",): "1", ("ArrowLeft", "End"): "3"}.items():
+        viewer.press(*keys)
+        viewer.wait_address(event=event)
+    viewer.all("gently-volume select[aria-label=channel]").select_option("488")
+    viewer.wait_address(event="2")
+    viewer.says("gently-volume figcaption", "488", "t 1")
+    viewer.says("gently-story tr[title=parent_time]", ".250")
+    viewer.press("p")
+    projection = run["primary"]["cam_image"].project(2)
+    low, high = np.percentile(projection, [1, 99.8], method="nearest")
+    viewer.shows(shown(projection, low, high))
+
+
+def test_a_stream_is_chosen_and_a_volume_without_a_timepoint_says_its_event(
+    root: Path, url: str, look: Look
+) -> None:
+    def plan(writer: FileWriter) -> Iterator[Msg]:
+        yield from bps.open_run({"plan_name": "acquire"})
+        for stream in ("primary", "overview"):
+            camera = Camera(f"cam_{stream}", writer, shape=SHAPE)
+            yield from bps.trigger_and_read([camera], name=stream)
+        yield from bps.close_run()
+
+    run = record(root, plan)
+    viewer = look(url).open(f"run={run.uid}")
+    viewer.wait_address(stream="primary")
+    viewer.all("gently-volume select[aria-label=stream]").select_option("overview")
+    viewer.wait_address(stream="overview")
+    viewer.says("gently-volume figcaption", "event 1")
+    viewer.says("gently-volume .sliders", "event 1 ·")
+    viewer.wait(lambda: viewer.drawn() is not None)
 
 
 def test_the_page_may_run_nothing_but_its_own_modules(root: Path, url: str, look: Look) -> None:

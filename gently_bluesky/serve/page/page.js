@@ -8,7 +8,7 @@ import "./volume.js";
 
 const HEARING_MS = 250;
 const KEYS = [
-  ["↑ ↓", "z, by one plane (Page: ten)"], ["← →", "earlier, later timepoint (Home, End)"], ["e E", "next, previous embryo"],
+  ["↑ ↓", "z, by one plane (Page: ten)"], ["← →", "earlier, later timepoint (Home, End)"], ["e E", "next, previous embryo"], ["h", "next channel"],
   ["1 2", "one view"], ["3 4", "side by side, overlay"], ["p", "projections"], ["c", "contrast found anew"],
   ["+ − 0", "larger, smaller, all"], ["f", "images alone"], ["l", "go on to the latest"], ["n", "what happens now"], ["/", "search"], ["?", "keys"], ["Esc", "back"],
 ];
@@ -16,7 +16,7 @@ const KEYS = [
 /** What an address says: the part after "#" into a state. */
 export function read_address(hash) {
   const said = new URLSearchParams(hash.replace(/^#/, ""));
-  const number = (name) => (/^-?\d+$/.test(said.get(name) ?? "") ? Number(said.get(name)) : undefined);
+  const number = (name) => (/^-?\d+$/.test(said.get(name) ?? "") ? Number(said.get(name)) : said.get(name) ?? undefined); // words stay, to be told what is wrong
   const search = said.get("q");
   if (!said.get("run")) return { search };
   const windows = {};
@@ -66,6 +66,7 @@ class Page extends Part {
     this.addEventListener("gently-open", ({ detail }) => this.visit(detail));
     this.addEventListener("gently-state", ({ detail }) => this.put(detail));
     this.addEventListener("gently-search", ({ detail }) => { this.search = detail; this.write(); });
+    this.addEventListener("gently-tagged", () => this.runs.load());
     this.addEventListener("gently-document", ({ detail }) => this.heard(detail));
     this.addEventListener("gently-connection", ({ detail }) => {
       this.connection.className = `connection ${detail.connected ? "" : "lost"}`;
@@ -79,7 +80,9 @@ class Page extends Part {
   // --- the address -----------------------------------------------------------------------------------------
 
   async read() {
-    const { search, ...state } = read_address(location.hash);
+    clearTimeout(this.writing);
+    this.hash = location.hash;
+    const { search, ...state } = read_address(this.hash);
     if (search !== null && search !== (this.search ?? "")) {
       this.search = search;
       this.runs.search.value = search;
@@ -98,7 +101,15 @@ class Page extends Part {
     }
     if (came_back && this.state && this.volume.images?.run === state.run && state.event === undefined) Object.assign(state, { ...this.state });
     await this.volume.open(state);
-    if (this.volume.images) this.put(this.volume.state);
+    if (this.volume.images) {
+      this.put(this.volume.state);
+      this.story.hidden = false;
+    } else {
+      this.state = { ...state }; // the address stays as it was asked
+      this.runs.mark(null);
+      this.story.hidden = true;
+      document.title = "gently";
+    }
   }
 
   visit(state) {
@@ -119,8 +130,10 @@ class Page extends Part {
   write() {
     clearTimeout(this.writing); // browsers allow so many in so many seconds
     this.writing = setTimeout(() => {
+      if (location.hash !== this.hash) return; // somebody goes elsewhere: that is read first
       const state = this.dataset.seen === "volume" ? this.state : {};
       history.replaceState(null, "", write_address({ ...state, search: this.search }));
+      this.hash = location.hash;
     }, 120);
   }
 
@@ -139,7 +152,7 @@ class Page extends Part {
   key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const target = event.composedPath()[0];
-    if (target instanceof HTMLElement && target.closest("input:not([type=range]), textarea, dialog[open]")) return;
+    if (target instanceof HTMLElement && target.closest("input:not([type=range]), textarea, select, dialog[open]")) return;
     const range = target instanceof HTMLInputElement && event.key.startsWith("Arrow");
     if (range) return;
     const does = {

@@ -32,21 +32,29 @@ export class Runs extends Part {
     this.more = h("button", { class: "quiet", hidden: true, onclick: () => this.load(this.next) }, "older runs");
     this.said = h("p", { class: "dim said" });
     fill(this.root, h("div", { class: "rail" }, this.search, this.list, this.said, this.more));
-    this.search.addEventListener("input", () => {
-      clearTimeout(this.timer);
-      this.timer = setTimeout(() => {
-        this.tell("gently-search", this.search.value);
-        this.load();
-      }, WAIT_MS);
-    });
+    this.search.addEventListener("input", () => this.changed(WAIT_MS));
     this.search.addEventListener("keydown", (event) => {
       if (event.key === "Enter") this.list.querySelector("a")?.click();
-      if (event.key === "Escape") this.search.blur();
+      if (event.key !== "Escape") return;
+      event.preventDefault(); // a browser empties the box and does not say so
+      if (this.search.value) {
+        this.search.value = "";
+        this.changed(0);
+      }
+      this.search.blur();
     });
   }
 
   connectedCallback() {
     this.api = new Api(this.base);
+  }
+
+  changed(wait_ms) {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => {
+      this.tell("gently-search", this.search.value);
+      this.load();
+    }, wait_ms);
   }
 
   focus_search() {

@@ -7,6 +7,7 @@ export class Images {
   static async of(api, run, stream, { signal } = {}) {
     const about = await api.json(`/runs/${encodeURIComponent(run)}`, {}, { signal });
     const names = Object.keys(about.streams).filter((name) => about.streams[name].series.length);
+    if (stream && names.length && !names.includes(stream)) throw new Error(`This run has no images in a stream "${stream}"; it has them in ${names.join(", ")}.`);
     const chosen = names.includes(stream) ? stream : names.includes("primary") ? "primary" : names[0];
     const images = new Images(api, about, names, chosen);
     if (chosen) await images.load(signal);

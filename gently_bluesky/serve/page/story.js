@@ -2,7 +2,7 @@
 
 import { Api, Lane } from "./api.js";
 import { h, fill, Part } from "./dom.js";
-import { bytes, counted, duration, moment, spoken, value, when } from "./words.js";
+import { bytes, counted, duration, moment, clock_time, spoken, value, when } from "./words.js";
 
 const MOST_POINTS = 2000;
 const SVG = "http://www.w3.org/2000/svg";
@@ -52,12 +52,39 @@ export class Story extends Part {
 
   build() {
     this.plan = h("section", {});
+    const saying = this.saying();
     this.numbers = h("section", {});
     this.rest = h("section", {});
-    fill(this.body, this.plan, this.numbers, this.rest);
+    fill(this.body, this.plan, saying, this.numbers, this.rest);
     this.filter = "";
     this.put_plan();
     this.put_rest();
+  }
+
+  /** Where a tag or a note is given, if the server takes any. */
+  saying() {
+    const tag = h("input", { class: "small", placeholder: "tag", "aria-label": "tag" });
+    const note = h("textarea", { rows: 2, placeholder: "note", "aria-label": "note" });
+    const by = h("input", { class: "small", placeholder: "who says so", "aria-label": "by", required: true, value: this.by ?? "", onchange: () => { this.by = by.value.trim(); } });
+    const problem = h("p", { class: "problem", hidden: true });
+    const say = async () => {
+      problem.hidden = true;
+      try {
+        const said = { add: tag.value.trim() ? [tag.value.trim()] : [], note: note.value.trim(), by: by.value.trim() };
+        await this.api.json(`/runs/${encodeURIComponent(this.about.uid)}/tags`, {}, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(said) });
+        tag.value = note.value = "";
+        await this.refresh();
+        this.tell("gently-tagged", { run: this.about.uid });
+      } catch (error) {
+        fill(problem, error.message);
+        problem.hidden = false;
+      }
+    };
+    const add = h("button", { onclick: () => (tag.value.trim() || note.value.trim()) && by.reportValidity() && say() }, "add");
+    const all = h("section", { class: "saying", hidden: true }, note, tag, by, add, problem);
+    this.may_tag ??= this.api.json("").then(({ may_tag }) => may_tag, () => false);
+    this.may_tag.then((may) => { all.hidden = !may; });
+    return all;
   }
 
   pairs(pairs) {
@@ -125,9 +152,10 @@ export class Story extends Part {
   rows(device, cells) {
     const lines = cells.map(([key, cell]) => {
       const { name, unit } = spoken(device && key.startsWith(`${device}_`) ? key.slice(device.length + 1) : key, this.event.keys[key]?.units);
+      const time = clock_time(key, unit, cell);
       const plots = typeof cell === "number" && this.event.events > 1;
       return h("tr", { class: plots ? "plots" : "", title: key, tabIndex: plots ? 0 : undefined, onclick: plots && ((each) => this.plot(each.currentTarget, key)), onkeydown: plots && ((each) => each.key === "Enter" && this.plot(each.currentTarget, key)) },
-        h("th", {}, name), h("td", {}, value(cell)), h("td", { class: "dim" }, unit));
+        h("th", {}, name), time ? h("td", { colSpan: 2 }, time) : [h("td", {}, value(cell)), h("td", { class: "dim" }, unit)]);
     });
     return h("details", { open: true }, device ? h("summary", {}, device) : h("summary", {}, "address"), h("table", {}, lines));
   }
@@ -138,10 +166,17 @@ export class Story extends Part {
       return;
     }
     const first = Math.max(0, this.event.events - MOST_POINTS);
-    const table = await this.line.run((signal) => this.api.json(this.event.path, { first, limit: MOST_POINTS, keys: key }, { signal })).catch(() => null);
+    const by = ["embryo", "channel"].filter((each) => each in this.event.row);
+    const table = await this.line.run((signal) => this.api.json(this.event.path, { first, limit: MOST_POINTS, keys: [...new Set([key, ...by])].join(",") }, { signal })).catch(() => null);
     if (!table) return;
-    const points = table.columns[key].map((cell, i) => [first + i, cell]).filter(([, cell]) => typeof cell === "number");
-    line.after(h("tr", { class: "plot" }, h("td", { colSpan: 3 }, curve(points, this.event.event))));
+    const lines = new Map(); // what was measured of two embryos, or in two channels, is no one course
+    table.columns[key].forEach((cell, i) => {
+      const of = by.map((each) => value(table.columns[each][i])).join(" · ");
+      if (typeof cell === "number") lines.set(of, [...(lines.get(of) ?? []), [first + i, cell]]);
+    });
+    const here = by.map((each) => value(this.event.row[each])).join(" · ");
+    const said = (each) => clock_time(key, spoken(key, this.event.keys[key]?.units).unit, each) ?? value(each);
+    line.after(h("tr", { class: "plot" }, h("td", { colSpan: 3 }, curve(lines, here, this.event.event, said))));
   }
 
   // --- the rest --------------------------------------------------------------------------------------------
@@ -183,22 +218,30 @@ export class Story extends Part {
   }
 }
 
-function curve(points, here) {
+/** Lines of [event, value] by what they are of; the one of `here` stands out, and its `event` has a dot. */
+function curve(lines, here, event, said) {
   const [width, height, pad] = [300, 64, 4];
+  const points = [...lines.values()].flat();
   const values = points.map(([, each]) => each);
+  const events = points.map(([each]) => each);
+  const [begin, end] = [Math.min(...events), Math.max(...events)];
   const [low, high] = [Math.min(...values), Math.max(...values)];
-  const x = (event) => pad + ((event - points[0][0]) / Math.max(1, points.at(-1)[0] - points[0][0])) * (width - 2 * pad);
+  const x = (each) => pad + ((each - begin) / Math.max(1, end - begin)) * (width - 2 * pad);
   const y = (each) => height - pad - ((each - low) / (high - low || 1)) * (height - 2 * pad);
   const svg = (tag, attributes) => {
     const node = document.createElementNS(SVG, tag);
     for (const [name, each] of Object.entries(attributes)) node.setAttribute(name, each);
     return node;
   };
-  const all = svg("svg", { viewBox: `0 0 ${width} ${height}`, class: "curve", role: "img", "aria-label": `${value(low)} to ${value(high)}` });
-  all.append(svg("polyline", { points: points.map(([event, each]) => `${x(event).toFixed(1)},${y(each).toFixed(1)}`).join(" ") }));
-  const at = points.find(([event]) => event === here);
+  const all = svg("svg", { viewBox: `0 0 ${width} ${height}`, class: "curve", role: "img", "aria-label": `${said(low)} to ${said(high)}` });
+  for (const [of, line] of lines) {
+    const drawn = svg("polyline", { class: of === here ? "here" : "", points: line.map(([each, number]) => `${x(each).toFixed(1)},${y(number).toFixed(1)}`).join(" ") });
+    drawn.append(Object.assign(svg("title", {}), { textContent: of }));
+    all.append(drawn);
+  }
+  const at = points.find(([each]) => each === event);
   if (at) all.append(svg("circle", { cx: x(at[0]), cy: y(at[1]), r: 3 }));
-  return h("figure", {}, all, h("figcaption", { class: "dim" }, `${value(low)} to ${value(high)}`));
+  return h("figure", {}, all, h("figcaption", { class: "dim" }, `${said(low)} to ${said(high)}${lines.size > 1 ? ` · bright: ${here}` : ""}`));
 }
 
 customElements.define("gently-story", Story);

@@ -23,6 +23,8 @@ export class Volume extends Part {
     this.orthos = [];
     this.contrasts = new Map();
     this.sliders = { embryo: this.slider("embryo"), time: this.slider("time"), z: this.slider("z") };
+    this.streams = h("select", { "aria-label": "stream", onchange: () => { this.streams.blur(); this.go_to_stream(this.streams.value); } });
+    this.channels = h("select", { "aria-label": "channel", title: "channel (h)", onchange: () => { this.channels.blur(); this.go_to_channel(this.channels_there[this.channels.selectedIndex]); } });
     this.modes = h("div", { class: "segments", role: "group", "aria-label": "views" });
     this.projected = h("button", { class: "toggle", title: "maximum projections (p)", onclick: () => this.set({ mip: !this.state.mip }) }, "projection");
     this.followed = h("button", { class: "toggle", title: "go on to what comes (l)", onclick: () => this.follow(!this.state.follow) }, "latest");
@@ -33,9 +35,9 @@ export class Volume extends Part {
     fill(
       this.root,
       h("div", { class: "volume" },
-        h("div", { class: "controls" },
+        this.controls = h("div", { class: "controls" },
           h("div", { class: "sliders" }, ...Object.values(this.sliders).map((slider) => slider.node)),
-          h("div", { class: "row wrap" }, this.modes, this.projected, this.followed)),
+          h("div", { class: "row wrap" }, this.streams, this.modes, this.channels, this.projected, this.followed)),
         this.problem, this.stage, this.probe, this.windows),
     );
     this.sliders.embryo.moved = (place) => this.go_to_embryo(place);
@@ -68,8 +70,11 @@ export class Volume extends Part {
 
   // --- which volume ----------------------------------------------------------------------------------------
 
-  /** Show a state: { run, stream, event, z, y, x, show, mip, zoom, windows, follow }; what is left out is found. */
-  async open(state) {
+  /**
+   * Show a state: { run, stream, event, z, y, x, show, mip, zoom, windows, follow }; what is left out is found.
+   * What is not there is said, and nothing is shown in its place; but where somebody only moves on, what is nearest is.
+   */
+  async open(state, { moving = false } = {}) {
     const { images } = this;
     const same = images?.events.length && state.run === images.run && (!state.stream || state.stream === images.stream);
     this.state = { ...state };
@@ -80,11 +85,39 @@ export class Volume extends Part {
         if (!found) return;
         this.take(found);
       }
+      if (!moving) this.check();
+      this.controls.hidden = false;
       this.settle();
-      await this.find_times();
     } catch (error) {
-      this.complain(error);
+      this.show_nothing(error);
+      return;
     }
+    await this.find_times().catch((error) => this.complain(error));
+  }
+
+  /** Say what was asked for and is not there. */
+  check() {
+    const { images, state } = this;
+    const within = (name, first, last) => {
+      const asked = state[name];
+      if (asked === undefined || (Number.isInteger(asked) && asked >= first && asked <= last)) return;
+      throw new Error(`There is no ${name} ${asked}: stream "${images.stream}" of this run has ${name} 0 to ${last}.`);
+    };
+    const shows = [...images.series.map(({ key }) => key), ...(images.series.length > 1 ? ["beside", "over"] : [])];
+    if (state.show !== undefined && !shows.includes(state.show)) throw new Error(`There is no "${state.show}" to be shown; there is ${shows.join(", ")}.`);
+    within("event", -images.events.length, images.events.length - 1);
+    const { z, y, x } = Images.geometry(images.series.find(({ key }) => key === state.show) ?? images.series[0]);
+    for (const [axis, size] of Object.entries({ z, y, x })) within(axis, 0, size - 1);
+  }
+
+  show_nothing(error) {
+    for (const lane of this.lanes.values()) lane.stop();
+    if (this.images?.events.length) this.images = undefined; // one that has none yet is looked at again
+    this.controls.hidden = true;
+    this.orthos = [];
+    fill(this.stage);
+    fill(this.windows);
+    this.complain(error);
   }
 
   /** Look again at a run that is being acquired. */
@@ -164,7 +197,7 @@ export class Volume extends Part {
     if (!place) return;
     if (place.run && place.run !== this.images.run) {
       const { show, mip, zoom, z, y, x, windows } = this.state;
-      this.open({ show, mip, zoom, z, y, x, windows, run: place.run, stream: place.stream, event: place.event })
+      this.open({ show, mip, zoom, z, y, x, windows, run: place.run, stream: place.stream, event: place.event }, { moving: true })
         .then(() => this.tell("gently-state", { ...this.state }));
     } else {
       this.set({ event: place.event });
@@ -173,11 +206,20 @@ export class Volume extends Part {
 
   go_to_embryo(place) {
     const embryo = this.images.embryos()[place];
-    const timepoint = this.event.timepoint;
     const events = this.images.of_embryo(embryo);
-    const at = events.findLast((event) => event.timepoint === timepoint) ?? events.at(-1);
-    this.set({ event: at.event });
+    const same = events.filter((event) => same_channel(event, this.event));
+    this.go_to(at_time_of(this.event, same.length ? same : events));
     this.find_times();
+  }
+
+  go_to_channel(channel) {
+    this.go_to(at_time_of(this.event, this.all_times.filter((each) => same_channel(each, { channel }))));
+  }
+
+  async go_to_stream(stream) {
+    const { run, mip, zoom, follow } = this.state;
+    await this.open({ run, stream, mip, zoom, follow });
+    if (this.images) this.tell("gently-state", { ...this.state });
   }
 
   follow(yes) {
@@ -196,9 +238,23 @@ export class Volume extends Part {
     this.put_sliders();
   }
 
+  /** When this embryo was taken, in any channel. */
+  get all_times() {
+    const found = this.images.events.length === 1 ? this.found?.times ?? [] : [];
+    return found.some((each) => this.is_here(each)) ? found : this.images.of_embryo(this.event.embryo ?? null);
+  }
+
+  /** When it was taken in the channel that is seen. */
   get times() {
-    if (this.found && this.images.events.length === 1 && this.found.times.length) return this.found.times;
-    return this.images.of_embryo(this.event.embryo ?? null);
+    return this.all_times.filter((each) => same_channel(each, this.event));
+  }
+
+  get channels_there() {
+    return [...new Set(this.all_times.map((each) => each.channel ?? null))];
+  }
+
+  is_here(each) {
+    return each.seq_num === this.event.seq_num && (each.run ?? this.state.run) === this.state.run;
   }
 
   put_sliders() {
@@ -206,9 +262,9 @@ export class Volume extends Part {
     const embryos = this.images.embryos();
     sliders.embryo.node.hidden = embryos.length < 2 && embryos[0] === null;
     sliders.embryo.put(embryos.indexOf(event.embryo ?? null), embryos.length - 1, value(event.embryo));
-    const place = times.findIndex((each) => each.seq_num === event.seq_num && (each.run ?? state.run) === state.run);
-    const at = event.timepoint ?? place;
-    sliders.time.put(place, times.length - 1, `${value(at)} · ${when(event.time)}`);
+    sliders.time.put(times.findIndex((each) => this.is_here(each)), times.length - 1, `${event.timepoint ?? `event ${event.seq_num}`} · ${when(event.time)}`);
+    choose(this.channels, this.channels_there, event.channel ?? null);
+    choose(this.streams, this.images.streams, this.images.stream);
     const { z, um, known, flat } = this.geometry;
     sliders.z.node.hidden = flat;
     sliders.z.input.closest("label").classList.toggle("off", Boolean(state.mip));
@@ -264,6 +320,7 @@ export class Volume extends Part {
     const names = block.map((each, i) => h("b", { class: block.length > 1 ? LAYER_COLOURS[i] : "" }, this.label(each)));
     const bad = event.good === false && h("span", { class: "bad" }, "marked as not good");
     const said = [event.embryo, event.timepoint !== null && event.timepoint !== undefined && `t ${event.timepoint}`, event.channel];
+    if (said[1] === false) said[1] = `event ${event.seq_num}`;
     fill(ortho.caption, names, said.filter((each) => each || each === 0).map((each) => h("span", {}, String(each))), bad);
   }
 
@@ -337,6 +394,7 @@ export class Volume extends Part {
     const path = this.images.path(series.key, rest);
     const name = this.api.url(path, query).href;
     const place = `${series.key} ${axis}`;
+    const kind = `${series.key} ${rest} ${this.event.channel ?? ""}`;
     const lane = this.lanes.get(place) ?? this.lanes.set(place, new Lane()).get(place);
     if (this.planes.get(place)?.name === name) return;
     if (lane.busy && lane.name === name) return;
@@ -348,7 +406,7 @@ export class Volume extends Part {
         return this.api.pixels(path, query, { signal });
       });
       if (!plane) return;
-      this.planes.set(place, { name, plane });
+      this.planes.set(place, { name, plane, kind });
       this.complain(null);
       this.paint(ortho, block, axis);
     } catch (error) {
@@ -368,7 +426,7 @@ export class Volume extends Part {
     block.forEach((series, i) => {
       const found = this.planes.get(`${series.key} ${axis}`);
       if (!found) return;
-      const window = this.window_of(series.key, found.plane.data, axis);
+      const window = this.window_of(series.key, found, axis);
       const colour = block.length > 1 ? LAYER_COLOURS[i] : "gray";
       layers.push({ plane: found.plane, window, colour, name: this.label(series) });
       if (axis === "z") this.contrasts.get(series.key)?.show({ name: this.label(series), colour, data: found.plane.data, window });
@@ -379,14 +437,14 @@ export class Volume extends Part {
     }
   }
 
-  /** The window of a series: as it was set, else what suits the first plane that came. */
-  window_of(key, data, axis) {
+  /** The window of a series: as it was set, else what suits the first plane, or projection, of a channel that came. */
+  window_of(key, { plane, kind }, axis) {
     const set = this.state.windows?.[key];
     if (set) return set;
-    if (!this.known_windows[key] || (axis === "z" && this.known_windows[key].axis !== "z")) {
-      this.known_windows[key] = { axis, window: auto_window(data) };
+    if (!this.known_windows[kind] || (axis === "z" && this.known_windows[kind].axis !== "z")) {
+      this.known_windows[kind] = { axis, window: auto_window(plane.data) };
     }
-    return this.known_windows[key].window;
+    return this.known_windows[kind].window;
   }
 
   window_set(key, window) {
@@ -410,7 +468,8 @@ export class Volume extends Part {
   key(key) {
     if (!this.images?.series.length) return false;
     const { state, times } = this;
-    const place = () => times.findIndex((each) => each.seq_num === this.event.seq_num && (each.run ?? state.run) === state.run);
+    const place = () => times.findIndex((each) => this.is_here(each));
+    const channels = this.channels_there;
     const embryos = this.images.embryos();
     const keys = this.images.series.map((each) => each.key);
     const views = { 1: keys[0], 2: keys[1], 3: "beside", 4: "over" };
@@ -425,6 +484,7 @@ export class Volume extends Part {
       End: () => this.go_to(times.at(-1)),
       e: () => this.go_to_embryo((embryos.indexOf(this.event.embryo ?? null) + 1) % embryos.length),
       E: () => this.go_to_embryo((embryos.indexOf(this.event.embryo ?? null) + embryos.length - 1) % embryos.length),
+      h: () => this.go_to_channel(channels[(channels.indexOf(this.event.channel ?? null) + 1) % channels.length]),
       p: () => this.set({ mip: !state.mip }),
       c: () => this.auto(),
       l: () => this.follow(!state.follow),
@@ -437,6 +497,21 @@ export class Volume extends Part {
     does?.();
     return Boolean(does);
   }
+}
+
+const same_channel = (a, b) => (a.channel ?? null) === (b.channel ?? null);
+
+/** Of some events, the one of the same timepoint; else the nearest in time. */
+function at_time_of({ timepoint, time }, events) {
+  const away = (each) => Math.abs(each.time - time);
+  const same = (timepoint ?? null) === null ? [] : events.filter((each) => each.timepoint === timepoint);
+  return (same.length ? same : events).reduce((a, b) => (away(b) < away(a) ? b : a));
+}
+
+/** Options of a select that is there where there is something to choose. */
+function choose(select, options, chosen) {
+  select.hidden = options.length < 2;
+  fill(select, options.map((each) => h("option", { selected: each === chosen }, value(each))));
 }
 
 function pause(ms, signal) {

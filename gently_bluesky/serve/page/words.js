@@ -36,13 +36,23 @@ export const counted = (number, noun) => `${number} ${noun}${number === 1 ? "" :
 /** A value of a document in one line. */
 export const value = (item) => {
   if (item === null || item === undefined) return "–";
-  if (typeof item === "number") return Number.isInteger(item) ? String(item) : String(Number(item.toPrecision(6)));
+  if (typeof item === "number") return String(Number.isInteger(item) ? item : Number(Math.abs(item) < 1e5 ? item.toPrecision(6) : item.toFixed(1)));
   if (typeof item === "string") return item;
   if (typeof item === "boolean") return item ? "yes" : "no";
   if (Array.isArray(item)) return item.length > 12 ? `${item.length} values` : item.map(value).join(", ");
   if ("$float" in item) return item.$float;
   const text = JSON.stringify(item);
   return text.length > 120 ? `${text.slice(0, 117)}…` : text;
+};
+
+/** Seconds since the epoch, or some of them, as a date and a clock; null for what is none: a name and a unit tell. */
+const EPOCH = 1e9; // s; durations are shorter
+export const clock_time = (key, unit, item) => {
+  const some = Array.isArray(item) ? item : [item];
+  const is_time = (unit === "s" || /(^|_)times?$/.test(key)) && some.length && some.every((each) => typeof each === "number" && each > EPOCH);
+  if (!is_time) return null;
+  const exact = (seconds) => `${LONG.format(seconds * 1000)}.${String(Math.floor(seconds * 1000) % 1000).padStart(3, "0")}`;
+  return some.length > 2 ? `${exact(some[0])} to ${exact(some.at(-1))}, ${some.length} times` : some.map(exact).join(", ");
 };
 
 /** A name as it is said: "spim_z_step_um" of device "spim" is "z step" in "µm". */
