@@ -6,12 +6,12 @@ pages; knows nothing of volumes.
 """
 
 import mmap
+import sys
 import time
 
 import numpy as np
 from numpy.typing import NDArray
 
-_ADVICE: int | None = getattr(mmap, "MADV_WILLNEED", None)  # Windows has none
 _NEAR_BYTES = 128 << 10  # what the system reads around a page anyway
 _MOST_BYTES = 256 << 20  # beyond it, reading one after the other is as fast
 _IN_MEMORY_S = 50e-6  # a byte that came sooner was in memory
@@ -20,7 +20,7 @@ _IN_MEMORY_S = 50e-6  # a byte that came sooner was in memory
 def fetch(part: NDArray[np.generic]) -> None:
     """Let the system read what a part of a mapped file needs, unless it is in memory; of other arrays, nothing."""
     whole: mmap.mmap | None = getattr(part, "_mmap", None)
-    if whole is None or _ADVICE is None or part.size == 0:
+    if whole is None or part.size == 0 or sys.platform == "win32":  # which takes no advice
         return
     length, places = runs(part)
     if (length <= _NEAR_BYTES and len(places) == 1) or length * len(places) > _MOST_BYTES:
@@ -35,7 +35,7 @@ def fetch(part: NDArray[np.generic]) -> None:
         return
     for place in places.tolist():
         page = place - place % mmap.PAGESIZE
-        whole.madvise(_ADVICE, page, length + place - page)
+        whole.madvise(mmap.MADV_WILLNEED, page, length + place - page)
 
 
 def runs(part: NDArray[np.generic]) -> tuple[int, NDArray[np.intp]]:
