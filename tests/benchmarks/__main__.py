@@ -1,6 +1,6 @@
 """The benchmarks, in one command: a table of ratios, measured side by side in one run.
 
-    python -m tests.benchmarks                  all of them, about five minutes, up to 6 GB of disk at a time
+    python -m tests.benchmarks                  all of them, about ten minutes, up to 6 GB of disk at a time
     python -m tests.benchmarks frames planes    these only
     python -m tests.benchmarks --json           for programs; progress goes to standard error
     python -m tests.benchmarks --folder /data   on the disk that matters

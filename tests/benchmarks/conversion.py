@@ -94,7 +94,7 @@ def measure(folder: Path, *, tiny: bool) -> Iterator[Row]:
         "OME-TIFF into OME-Zarr, synced and verified: speed, to its codec's alone",
         measured.ratio("codec", "conversion", TIME),
         "x",
-        Target(">=", 0.4),
+        None,
         measured.shown("conversion", TIME),
         measured.shown("codec", TIME),
     )
@@ -103,7 +103,7 @@ def measure(folder: Path, *, tiny: bool) -> Iterator[Row]:
         "the same before it is verified",
         measured.ratio("codec", "conversion", STORED),
         "x",
-        None,
+        Target(">=", 0.4),
         measured.shown("conversion", STORED),
         measured.shown("codec", STORED),
     )
