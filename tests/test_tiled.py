@@ -1,6 +1,7 @@
 """The journalled documents in Tiled: what it reads back is what was recorded."""
 
 import importlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,16 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     from tiled.server import SimpleTiledServer
 
     everything = str(tmp_path_factory.getbasetemp().parent)
-    with SimpleTiledServer(tmp_path_factory.mktemp("tiled"), readable_storage=[everything]) as server:
+    folder = tmp_path_factory.mktemp("tiled")
+    with SimpleTiledServer(folder, readable_storage=[everything]) as server:
         client = from_uri(server.uri)
         yield client
         client.context.http_client.close()
+    for logger in [each for each in logging.root.manager.loggerDict.values() if isinstance(each, logging.Logger)]:
+        for handler in logger.handlers:  # a second server would leave the log of the first one open
+            if str(getattr(getattr(handler, "stream", None), "name", "")).startswith(str(folder)):
+                logger.removeHandler(handler)
+                handler.stream.close()  # type: ignore[attr-defined]
 
 
 def writer_of(which: str, client: Any) -> Any:
